@@ -1,0 +1,65 @@
+"""The one protocol behind which every policy stands: requests in, completions out, as they finish.
+
+A policy is asynchronous because its callers keep many requests in flight; it yields each response
+as soon as it is there, in any order, and names the request that it answers.
+"""
+
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from pipeline.records import FinishReason
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """What a policy is asked: chat messages, and the beginning of the answer where the policy can
+    be made to continue it (`prefill`, empty for none).
+
+    A policy that cannot continue a prefill (a chat API) ignores it: `user` then already asks for
+    the remaining functions only.
+    """
+
+    system: str
+    user: str
+    prefill: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyRequest:
+    """Ask for the answers `sample_indices` to one prompt; `key` is the caller's id for it."""
+
+    key: str
+    prompt: Prompt
+    sample_indices: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyResponse:
+    """One answer. `text` excludes the prefill."""
+
+    key: str
+    sample_index: int
+    text: str
+    finish_reason: FinishReason
+    prompt_tokens: int
+    completion_tokens: int
+    reasoning_tokens: int = 0
+    cost_usd: float = 0.0
+
+
+class Policy(Protocol):
+    """A model that writes programs."""
+
+    continues_prefill: bool
+
+    def complete(self, requests: Sequence[PolicyRequest]) -> AsyncIterator[PolicyResponse]:
+        """Yield every requested answer once, as each finishes. Raises PolicyError when the policy
+        itself fails (after its own retries); a refused or truncated answer is a response."""
+        ...
+
+    def close(self) -> None: ...
+
+
+class PolicyError(Exception):
+    """The policy could not answer: a configuration, key, network or engine failure."""

@@ -1,0 +1,100 @@
+"""The sandbox's vocabulary: what is asked of a judge and what it answers.
+
+Standard library only, so that anyone can use it alone, and so that `pipeline` can build on it
+without pulling Docker or Ray in.
+"""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class Status(StrEnum):
+    """How a program ended. INFRA says nothing about the program and is never a label."""
+
+    AC = "AC"  # accepted: every test passed
+    WA = "WA"  # wrong answer
+    CE = "CE"  # does not compile, or has no entry point
+    RE = "RE"  # raised, or exited with a non-zero code
+    TLE = "TLE"  # CPU or wall time limit
+    MLE = "MLE"  # memory limit
+    OLE = "OLE"  # output limit
+    INFRA = "INFRA"  # the sandbox failed, not the program
+
+
+class Isolation(StrEnum):
+    """What stood between the program and the machine."""
+
+    DOCKER = "docker"
+    NONE = "none"  # the unsafe process sandbox: resource limits only
+
+
+class Comparator(StrEnum):
+    """How an output is compared with the expected one."""
+
+    LCB = "lcb"  # LiveCodeBench's rules
+    STRICT = "strict"
+
+
+@dataclass(frozen=True, slots=True)
+class TestCase:
+    """One test: either `stdin` text, or call arguments.
+
+    `args` (a list) and `kwargs` (a dict) are the text of strict JSON or of Python literals, and so
+    is `expected` for a call; for a stdin test `expected` is the text of the standard output.
+    """
+
+    __test__ = False  # not a pytest class
+
+    expected: str
+    stdin: str | None = None
+    args: str | None = None
+    kwargs: str | None = None
+    public: bool = False
+
+    def __post_init__(self) -> None:
+        is_call = self.args is not None or self.kwargs is not None
+        if is_call == (self.stdin is not None):
+            raise ValueError("a test has either `stdin` or call arguments (`args`, `kwargs`)")
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Limits of one test. Wall time is `2 * cpu_s + 1` seconds; the output cap follows the
+    expected length."""
+
+    cpu_s: float = 6.0
+    memory_mb: int = 256
+
+
+@dataclass(frozen=True, slots=True)
+class Program:
+    """A program and the tests that decide it; `entry_point` None means stdin/stdout, else a
+    function name or `Solution().method`."""
+
+    code: str
+    tests: tuple[TestCase, ...]
+    entry_point: str | None = None
+    limits: Limits = Limits()
+    comparator: Comparator = Comparator.LCB
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What the tests said of one program.
+
+    Tests stop at the first failure, so `tests_run <= tests_total`; `first_failure` is the index of
+    the failing test, with `detail` saying why in one line. `cpu_s` and `wall_s` are sums over the
+    tests run, `peak_mb` the largest memory of one of them: measured, so not reproducible.
+    """
+
+    status: Status
+    tests_passed: int
+    tests_run: int
+    tests_total: int
+    first_failure: int | None
+    detail: str
+    cpu_s: float
+    wall_s: float
+    peak_mb: float
+    isolation: Isolation
+    comparator: Comparator
