@@ -139,6 +139,7 @@ PROGRAM_VERDICT = RecordSchema(
 )
 COMPLETION = RecordSchema(records.Completion, version=1, key=("step_id", "rollout_index"))
 ROLLOUT = RecordSchema(records.Rollout, version=1, key=("step_id", "rollout_index"))
+STEP_LABEL = RecordSchema(records.StepLabel, version=1, key=("step_id",))
 STEP_TRUTH = RecordSchema(records.StepTruth, version=1, key=("step_id",))
 EXAMPLE = RecordSchema(records.Example, version=1, key=("problem_id", "solution_id"))
 LABEL_ESTIMATE = RecordSchema(records.LabelEstimate, version=1, key=("step_id",))

@@ -1,0 +1,263 @@
+"""Content-addressed stage outputs: the truth of a run, in files that survive anything.
+
+A stage keeps its rows in `<root>/<stage>/<fingerprint>/part-NNNNN.arrow`. The fingerprint hashes
+all that shapes the rows: the stage's own options, its inputs' fingerprints, its schema version and
+its logic version. Runs that share a prefix therefore share its work, and a changed option
+recomputes exactly what depends on it.
+
+A part is one unit of work. It is an Arrow IPC file (zstd), sorted by key, whose footer carries the
+record's name and schema version, the row count and a checksum of the rows. It appears whole or not
+at all, and counts as done only if its footer and its rows agree: deleting or damaging a file makes
+just that part run again.
+"""
+
+import json
+import os
+import tempfile
+import zlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+import fsspec
+import pyarrow as pa
+from fsspec.implementations.local import LocalFileSystem
+
+from pipeline.records import content_hash
+from pipeline.schemas import RecordSchema
+
+R = TypeVar("R")
+
+STORE_FORMAT = 1
+
+
+class StoreError(Exception):
+    """A stage's files cannot be read or written as they should."""
+
+
+class DamagedPart(StoreError):
+    """A part is missing, truncated, or its rows do not match its checksum: it must be redone."""
+
+
+class OtherVersion(StoreError):
+    """A part was written with another schema version, which this version cannot read."""
+
+
+def fingerprint(**shapes_the_rows: object) -> str:
+    """The content hash of everything that shapes a stage's rows (JSON-serialisable values)."""
+    return content_hash(json.dumps(shapes_the_rows, sort_keys=True, default=str))
+
+
+@dataclass(frozen=True, slots=True)
+class PartSummary:
+    """What a finished part's footer says of it."""
+
+    index: int
+    rows: int
+    size: int  # bytes
+
+
+@dataclass(frozen=True)
+class StageStore(Generic[R]):
+    """The parts of one stage. Cheap to make and to pickle: it holds no open files."""
+
+    root: str  # a local path or an fsspec URI
+    name: str
+    fingerprint: str
+    schema: RecordSchema[R]
+
+    @property
+    def directory(self) -> str:
+        return f"{self.root.rstrip('/')}/{self.name}/{self.fingerprint}"
+
+    def path(self, index: int) -> str:
+        return f"{self.directory}/part-{index:05d}.arrow"
+
+    def paths(self, indices: Iterable[int]) -> list[str]:
+        return [self.path(index) for index in indices]
+
+    def write(self, index: int, rows: Iterable[R]) -> PartSummary:
+        """Write one part, durably and atomically.
+
+        Raises StoreError, naming the file, when it cannot be written (a full disk, say); nothing
+        half-written is then left behind.
+        """
+        table = self.schema.to_table(rows)
+        data = _serialise(table, self.schema)
+        write_atomically(self.path(index), data)
+        return PartSummary(index, table.num_rows, len(data))
+
+    def read(self, index: int) -> list[R]:
+        """The rows of a part, sorted by key. Raises DamagedPart or OtherVersion."""
+        return self.schema.from_table(read_table(self.path(index), self.schema))
+
+    def read_all(self, indices: Iterable[int]) -> list[R]:
+        return [row for index in indices for row in self.read(index)]
+
+    def inspect(self, index: int) -> PartSummary | DamagedPart | None:
+        """A finished part's summary, what is wrong with it, or None where there is none yet."""
+        path = self.path(index)
+        if not exists(path):
+            return None
+        try:
+            rows = read_table(path, self.schema).num_rows
+        except DamagedPart as damage:
+            return damage
+        return PartSummary(index, rows, _size(path))
+
+    def done(self) -> list[int]:
+        """The indices of the parts that are there, by name alone."""
+        filesystem, directory = fsspec.core.url_to_fs(self.directory)
+        if not filesystem.isdir(directory):
+            return []
+        names = (os.path.basename(path) for path in filesystem.ls(directory, detail=False))
+        return sorted(
+            int(name[len("part-") : -len(".arrow")])
+            for name in names
+            if name.startswith("part-") and name.endswith(".arrow")
+        )
+
+    def describe(self, total_parts: int, shaped_by: dict[str, Any]) -> None:
+        """Leave a note for people and for `jobs.status`: what this directory holds."""
+        note = {
+            "format": STORE_FORMAT,
+            "stage": self.name,
+            "record": self.schema.name,
+            "schema_version": self.schema.version,
+            "total_parts": total_parts,
+            "shaped_by": shaped_by,
+        }
+        write_atomically(
+            f"{self.directory}/stage.json", json.dumps(note, indent=2, default=str).encode()
+        )
+
+
+def missing_parts(stage: StageStore[Any], indices: Sequence[int]) -> tuple[list[int], list[str]]:
+    """The parts that are still to be made, and what was wrong with those found damaged."""
+    todo: list[int] = []
+    damaged: list[str] = []
+    for index in indices:
+        state = stage.inspect(index)
+        if isinstance(state, PartSummary):
+            continue
+        todo.append(index)
+        if state is not None:
+            damaged.append(str(state))
+    return todo, damaged
+
+
+def read_table(path: str, schema: RecordSchema[Any]) -> pa.Table:
+    """One part as a table, checked against its footer.
+
+    Raises DamagedPart if it is missing, truncated or does not match its checksum, OtherVersion if
+    it holds another record or schema version.
+    """
+    try:
+        with fsspec.open(path, "rb") as file:
+            data = file.read()  # pyright: ignore[reportAttributeAccessIssue]
+        reader = pa.ipc.open_file(pa.BufferReader(data))
+        footer = {key.decode(): value.decode() for key, value in (reader.metadata or {}).items()}
+        table = reader.read_all()
+    except FileNotFoundError as error:
+        raise DamagedPart(f"{path}: no such part") from error
+    except (pa.ArrowInvalid, OSError) as error:
+        raise DamagedPart(f"{path}: not a whole Arrow file ({error})") from error
+    found = (footer.get("record"), footer.get("schema_version"))
+    if found != (schema.name, str(schema.version)):
+        raise OtherVersion(
+            f"{path}: holds {found[0]} rows of schema version {found[1]}, but this version reads "
+            f"{schema.name} version {schema.version}: use another store (--root) or delete the file"
+        )
+    if footer.get("rows") != str(table.num_rows) or footer.get("checksum") != checksum(table):
+        raise DamagedPart(f"{path}: its rows do not match the checksum in its footer")
+    return table
+
+
+def checksum(table: pa.Table) -> str:
+    """CRC-32 over the table's rows as one uncompressed Arrow stream: guards against damage, not
+    against malice."""
+    sink = _ChecksumSink()
+    with pa.ipc.new_stream(pa.PythonFile(sink, mode="w"), table.schema) as writer:
+        writer.write_table(table.combine_chunks())
+    return f"{sink.value:08x}"
+
+
+class _ChecksumSink:
+    """A file that keeps only the checksum of what is written to it."""
+
+    closed = False
+
+    def __init__(self) -> None:
+        self.value = 0
+
+    def write(self, data: bytes) -> int:
+        self.value = zlib.crc32(data, self.value)
+        return len(data)
+
+    def flush(self) -> None: ...
+
+    def close(self) -> None: ...
+
+
+def _serialise(table: pa.Table, schema: RecordSchema[Any]) -> pa.Buffer:
+    footer = {
+        "record": schema.name,
+        "schema_version": str(schema.version),
+        "rows": str(table.num_rows),
+        "checksum": checksum(table),
+    }
+    sink = pa.BufferOutputStream()
+    options = pa.ipc.IpcWriteOptions(compression="zstd")
+    with pa.ipc.new_file(sink, table.schema, options=options, metadata=footer) as writer:
+        writer.write_table(table.combine_chunks())
+    return sink.getvalue()
+
+
+def exists(path: str) -> bool:
+    filesystem, name = fsspec.core.url_to_fs(path)
+    return filesystem.exists(name)
+
+
+def _size(path: str) -> int:
+    filesystem, name = fsspec.core.url_to_fs(path)
+    return filesystem.size(name) or 0
+
+
+def write_atomically(path: str, data: bytes | pa.Buffer) -> None:
+    """Make `path` hold `data`, durably, or leave it as it was.
+
+    Object stores put whole objects; a local file is written beside its final name, synced, then
+    renamed. Raises StoreError naming the file.
+    """
+    filesystem, name = fsspec.core.url_to_fs(path)
+    try:
+        if isinstance(filesystem, LocalFileSystem):
+            _write_local(name, data)
+        else:
+            filesystem.pipe_file(name, bytes(data))
+    except OSError as error:
+        raise StoreError(
+            f"{path}: cannot be written ({error.strerror or error}); nothing was left behind. "
+            "Make room or choose another --root, then run again: finished parts are kept"
+        ) from error
+
+
+def _write_local(path: str, data: bytes | pa.Buffer) -> None:
+    directory = os.path.dirname(path)
+    os.makedirs(directory, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=directory, prefix=".", suffix=".partial")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except BaseException:
+        os.unlink(temporary)
+        raise
+    directory_handle = os.open(directory, os.O_RDONLY)
+    try:
+        os.fsync(directory_handle)
+    finally:
+        os.close(directory_handle)

@@ -1,0 +1,159 @@
+"""The store: parts that are whole or absent, and a damaged one is known for what it is."""
+
+import dataclasses
+import os
+import resource
+import subprocess
+import sys
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+
+from pipeline.records import LabelEstimate, StepLabel
+from pipeline.schemas import LABEL_ESTIMATE, STEP_LABEL
+from pipeline.store import (
+    DamagedPart,
+    OtherVersion,
+    PartSummary,
+    StageStore,
+    StoreError,
+    checksum,
+    fingerprint,
+    missing_parts,
+    read_table,
+)
+
+ROWS = [StepLabel(f"step-{i:03d}", passed=i % 5, trials=4) for i in range(50)]
+
+
+@pytest.fixture
+def stage(tmp_path: Path) -> StageStore[StepLabel]:
+    return StageStore(str(tmp_path / "store"), "labels", "f00d", STEP_LABEL)
+
+
+def test_rows_come_back_sorted_by_key_whatever_their_order(stage: StageStore[StepLabel]) -> None:
+    stage.write(0, reversed(ROWS))
+    assert stage.read(0) == ROWS
+
+
+def test_the_same_rows_give_the_same_bytes(stage: StageStore[StepLabel]) -> None:
+    stage.write(0, ROWS)
+    stage.write(1, reversed(ROWS))
+    assert Path(stage.path(0)).read_bytes() == Path(stage.path(1)).read_bytes()
+
+
+def test_a_part_opens_with_plain_pyarrow_and_pandas(stage: StageStore[StepLabel]) -> None:
+    stage.write(0, ROWS)
+    with pa.memory_map(stage.path(0)) as source:
+        table = pa.ipc.open_file(source).read_all()
+    assert table.to_pandas()["passed"].sum() == sum(row.passed for row in ROWS)
+
+
+def test_an_empty_part_is_a_part(stage: StageStore[StepLabel]) -> None:
+    stage.write(0, [])
+    assert stage.read(0) == []
+    assert missing_parts(stage, [0]) == ([], [])
+
+
+@pytest.mark.parametrize("kept", [0, 1, 100, -1])
+def test_a_truncated_part_is_damaged_and_is_made_again(
+    stage: StageStore[StepLabel], kept: int
+) -> None:
+    stage.write(0, ROWS)
+    path = Path(stage.path(0))
+    path.write_bytes(path.read_bytes()[:kept])
+    todo, damaged = missing_parts(stage, [0])
+    assert todo == [0]
+    assert str(path) in damaged[0]
+    with pytest.raises(DamagedPart, match="part-00000"):
+        stage.read(0)
+
+
+def test_rows_that_do_not_match_the_checksum_are_damaged(stage: StageStore[StepLabel]) -> None:
+    stage.write(0, ROWS)
+    honest = read_table(stage.path(0), STEP_LABEL)
+    forged = STEP_LABEL.to_table([dataclasses.replace(row, passed=4) for row in ROWS])
+    footer = {
+        "record": "StepLabel",
+        "schema_version": "1",
+        "rows": "50",
+        "checksum": checksum(honest),
+    }
+    with (
+        pa.OSFile(stage.path(0), "wb") as sink,
+        pa.ipc.new_file(sink, forged.schema, metadata=footer) as writer,
+    ):
+        writer.write_table(forged)
+    assert isinstance(stage.inspect(0), DamagedPart)
+
+
+def test_another_schema_version_is_refused_by_name(stage: StageStore[StepLabel]) -> None:
+    newer = dataclasses.replace(stage, schema=dataclasses.replace(STEP_LABEL, version=99))
+    newer.write(0, ROWS)
+    with pytest.raises(OtherVersion, match=r"version 99.*reads StepLabel version 1"):
+        stage.read(0)
+
+
+def test_another_record_is_refused(stage: StageStore[StepLabel]) -> None:
+    other = StageStore(stage.root, stage.name, stage.fingerprint, LABEL_ESTIMATE)
+    other.write(0, [LabelEstimate("s", 0.5, 0.7, 3)])
+    with pytest.raises(OtherVersion, match="LabelEstimate"):
+        stage.read(0)
+
+
+def test_only_missing_and_damaged_parts_are_to_be_made(stage: StageStore[StepLabel]) -> None:
+    for index in (0, 1, 3):
+        stage.write(index, ROWS)
+    Path(stage.path(1)).write_bytes(b"junk")
+    assert missing_parts(stage, range(5))[0] == [1, 2, 4]
+    assert stage.done() == [0, 1, 3]
+
+
+def test_a_finished_part_says_how_many_rows_it_has(stage: StageStore[StepLabel]) -> None:
+    written = stage.write(0, ROWS)
+    assert stage.inspect(0) == written
+    assert isinstance(written, PartSummary)
+    assert written.rows == 50
+
+
+def test_a_full_disk_is_one_clear_error_and_leaves_no_half_part(tmp_path: Path) -> None:
+    """A file size limit stops the write in its middle, as a full disk does."""
+    script = f"""
+import resource, signal
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100))
+from pipeline.records import StepLabel
+from pipeline.schemas import STEP_LABEL
+from pipeline.store import StageStore, StoreError
+stage = StageStore({str(tmp_path)!r}, "labels", "f00d", STEP_LABEL)
+try:
+    stage.write(0, [StepLabel(str(i), 1, 4) for i in range(1000)])
+except StoreError as error:
+    print(error)
+"""
+    assert hasattr(resource, "RLIMIT_FSIZE")
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=60
+    )
+    assert "part-00000.arrow: cannot be written" in done.stdout
+    assert os.listdir(tmp_path / "labels" / "f00d") == []
+
+
+def test_an_unwritable_root_is_one_clear_error(tmp_path: Path) -> None:
+    (tmp_path / "store").write_text("a file where a folder should be")
+    stage = StageStore(str(tmp_path / "store"), "labels", "f00d", STEP_LABEL)
+    with pytest.raises(StoreError, match="cannot be written"):
+        stage.write(0, ROWS)
+
+
+def test_a_store_may_be_any_fsspec_uri() -> None:
+    stage = StageStore("memory://store", "labels", "f00d", STEP_LABEL)
+    stage.write(0, ROWS)
+    assert stage.read(0) == ROWS
+    assert stage.done() == [0]
+
+
+def test_a_fingerprint_depends_on_every_value_and_not_on_their_order() -> None:
+    assert fingerprint(a=1, b=[2]) == fingerprint(b=[2], a=1)
+    assert fingerprint(a=1, b=[2]) != fingerprint(a=1, b=[3])
