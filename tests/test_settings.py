@@ -1,0 +1,158 @@
+"""A config is either understood whole or refused in words that say what to change."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from pipeline.config import Role, VLLMPolicy
+from pipeline.settings import ConfigError, dump_config, load_config, options
+
+MINIMAL = """
+problems: {kind: scale_model, train: 10}
+policy: {kind: vllm, model: small}
+"""
+
+
+@pytest.fixture
+def config_file(tmp_path: Path) -> Path:
+    path = tmp_path / "config.yaml"
+    path.write_text(MINIMAL)
+    return path
+
+
+def refusal(path: Path, *overrides: str) -> str:
+    with pytest.raises(ConfigError) as error:
+        load_config(path, overrides)
+    return str(error.value)
+
+
+def test_a_minimal_config_gets_every_default(config_file: Path) -> None:
+    config = load_config(config_file)
+    assert config.sampling.samples == 8
+    assert config.rollouts.roles == (Role.TRAIN,)
+
+
+def test_an_override_wins_over_the_file(config_file: Path) -> None:
+    config = load_config(config_file, ["--sampling.samples", "3", "--policy.temperature=0.5"])
+    assert config.sampling.samples == 3
+    assert isinstance(config.policy, VLLMPolicy)
+    assert config.policy.temperature == 0.5
+
+
+def test_an_override_may_be_a_list_or_a_section(config_file: Path) -> None:
+    config = load_config(
+        config_file, ["--rollouts.roles", "[train, meta]", "--training.arms", "[{name: only}]"]
+    )
+    assert config.rollouts.roles == (Role.TRAIN, Role.META)
+    assert [arm.name for arm in config.training.arms] == ["only"]
+
+
+def test_the_resolved_config_loads_to_itself(config_file: Path, tmp_path: Path) -> None:
+    config = load_config(config_file)
+    resolved = tmp_path / "resolved.yaml"
+    resolved.write_text(dump_config(config))
+    assert load_config(resolved) == config
+
+
+def test_a_typo_is_named_with_what_was_meant(config_file: Path) -> None:
+    message = refusal(config_file, "--sampling.sampels", "3")
+    assert f"{config_file}: sampling.sampels: unknown key. Did you mean 'samples'?" in message
+    assert "problems_per_part" in message
+
+
+def test_a_typo_inside_a_union_names_the_key_without_its_tag(config_file: Path) -> None:
+    message = refusal(config_file, "--problems.trian", "3")
+    assert "problems.trian: unknown key. Did you mean 'train'?" in message
+
+
+def test_a_typo_inside_a_list_names_the_item(config_file: Path) -> None:
+    message = refusal(config_file, "--training.arms", "[{name: a}, {name: b, target: soft}]")
+    assert "training.arms.1.target: unknown key. Did you mean 'targets'?" in message
+
+
+def test_a_wrong_type_names_key_and_value(config_file: Path) -> None:
+    message = refusal(config_file, "--sampling.samples", "many")
+    assert "sampling.samples: input should be a valid integer" in message
+    assert "'many'" in message
+
+
+def test_every_error_is_told_at_once(config_file: Path) -> None:
+    message = refusal(config_file, "--sampling.samples", "0", "--sandbox.slots", "0")
+    assert "sampling.samples" in message
+    assert "sandbox.slots" in message
+
+
+def test_a_missing_section_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_text("problems: {kind: scale_model}")
+    assert "policy: missing" in refusal(path)
+
+
+def test_an_unknown_kind_lists_those_there_are(config_file: Path) -> None:
+    message = refusal(config_file, "--policy.kind", "gpt")
+    assert "policy: " in message
+    assert "'openai'" in message
+    assert "'vllm'" in message
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        (["--training.batch_size", "33", "--training.workers", "2"], "multiple of workers"),
+        (["--splits.meta.after", "2024-01-01"], "the windows of train and meta overlap"),
+        (
+            ["--training.arms", "[{name: a, targets: final, correction: labels}]"],
+            "nothing to correct",
+        ),
+        (
+            [
+                "--problems",
+                "{kind: jsonl, paths: [p.jsonl]}",
+                "--training.arms",
+                "[{name: ceiling, targets: 'true'}]",
+            ],
+            "which only scale_model problems have",
+        ),
+        (["--policy", "{kind: replay, path: x.jsonl}"], "cannot complete prefixes"),
+    ],
+)
+def test_an_impossible_combination_says_why(
+    config_file: Path, overrides: list[str], words: str
+) -> None:
+    assert words in refusal(config_file, *overrides)
+
+
+def test_a_key_given_twice_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_text(MINIMAL + "policy: {kind: vllm, model: other}\n")
+    assert "'policy' is given twice" in refusal(path)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [("a: [", "not valid YAML"), ("- 1", "not `key: value` pairs"), (None, "no such config file")],
+)
+def test_an_unreadable_file_is_named(tmp_path: Path, text: str | None, words: str) -> None:
+    path = tmp_path / "config.yaml"
+    if text is not None:
+        path.write_text(text)
+    assert words in refusal(path)
+
+
+@pytest.mark.parametrize("words", [["sampling.samples", "3"], ["--sampling.samples"]])
+def test_a_malformed_override_is_refused(config_file: Path, words: list[str]) -> None:
+    refusal(config_file, *words)
+
+
+def test_every_option_has_a_key_and_a_default() -> None:
+    listed = {key: default for key, default, _ in options()}
+    assert listed["sampling.samples"] == "8"
+    assert listed["policy.model"] in ("required", "o4-mini")
+    assert len(listed) > 60
+
+
+@pytest.mark.parametrize("path", sorted(Path("jobs/configs").glob("*.yaml")), ids=lambda p: p.name)
+def test_every_config_that_we_ship_is_valid(path: Path) -> None:
+    load_config(path)
+    assert yaml.safe_load(path.read_text())
