@@ -13,7 +13,6 @@ from typing import Annotated, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, model_validator
 
 from pipeline.records import Role
-from sandbox.protocol import Comparator
 
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 
@@ -231,14 +230,12 @@ class SandboxConfig(Section):
     """Where programs run."""
 
     isolation: Literal["docker", "unsafe-process"] = "docker"
+    """`unsafe-process` has resource limits only; its verdicts are stamped isolation=none."""
     image: str = "chain-of-functions-sandbox"
     slots: PositiveInt = 2
     """Containers at once on one machine (each a `docker` resource unit on a cluster)."""
-    cpu_s: PositiveFloat = 6.0
-    """CPU time limit of one test; a problem's own limit wins where it has one."""
     memory_mb: PositiveInt = 256
-    """Memory limit of one test, MiB."""
-    comparator: Comparator = Comparator.LCB
+    """Memory limit of one test, MiB. Time limits and comparators are the problem's own."""
 
 
 # --- training --------------------------------------------------------------------------------
