@@ -8,21 +8,8 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from pipeline.prompts import Prompt
 from pipeline.records import FinishReason
-
-
-@dataclass(frozen=True, slots=True)
-class Prompt:
-    """What a policy is asked: chat messages, and the beginning of the answer where the policy can
-    be made to continue it (`prefill`, empty for none).
-
-    A policy that cannot continue a prefill (a chat API) ignores it: `user` then already asks for
-    the remaining functions only.
-    """
-
-    system: str
-    user: str
-    prefill: str = ""
 
 
 @dataclass(frozen=True, slots=True)

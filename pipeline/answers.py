@@ -1,0 +1,124 @@
+"""From the text of an answer back to a program.
+
+A rollout keeps its prefix verbatim: an answer that rewrites it is rejected, because its outcome
+would be about another prefix.
+"""
+
+import ast
+import re
+from dataclasses import dataclass
+
+from pipeline.config import PromptStyle
+from pipeline.functions import encode, parse, split_steps
+
+_FENCE = re.compile(r"^[ \t]*(`{3,}|~{3,})[ \t]*([\w+#.-]*)[^\n`]*$", re.MULTILINE)
+_PYTHON = {"python", "python3", "py", "py3"}
+_CODE_LINE = re.compile(
+    r"^(?:(?:async[ \t]+)?def[ \t]+\w+[ \t]*\(|class[ \t]+\w+[ \t]*[(:]|@\w"
+    r"|import[ \t]+\w[\w.]*[ \t]*(?:,|as\b|$)|from[ \t]+\w[\w.]*[ \t]+import\b)",
+    re.MULTILINE,
+)
+_CLASS = re.compile(r"^class[ \t]+(\w+)", re.MULTILINE)
+
+
+@dataclass(frozen=True, slots=True)
+class _Block:
+    language: str
+    code: str
+
+
+def program_of(text: str, style: PromptStyle) -> str:
+    """The program that an answer in this style holds; "" where it holds none.
+
+    A bare answer is the program itself, verbatim.
+    """
+    if style is PromptStyle.BARE:
+        return text if text.strip() else ""
+    return extract_code(text)
+
+
+def extract_code(text: str) -> str:
+    """The program in a chat answer; "" where there is none.
+
+    Of several fenced blocks the last Python one that is code counts (sample inputs and outputs are
+    fenced too); a block that was cut off reaches to the end of the text. Without fences the text is
+    taken whole if it is a program, else from its first line that can only be code on.
+    """
+    blocks = _blocks(text)
+    if blocks:
+        python = [block for block in blocks if block.language in _PYTHON]
+        candidates = [block.code for block in python or blocks if block.code.strip()]
+        programs = [code for code in candidates if _is_program(code)]
+        return (programs or candidates or [""])[-1]
+    if _is_program(text):
+        return text
+    first = _CODE_LINE.search(text)
+    return text[first.start() :] if first else ""
+
+
+def join_completion(prefix: str, text: str, *, continued: bool) -> str | None:
+    """The whole program of a rollout, `prefix` verbatim; None where the answer rewrote the prefix
+    or holds no code.
+
+    `continued`: the policy went on right after `prefix`, up to the closing fence if one was opened.
+    It may then also have ended the program at once, which is an answer like any other. Otherwise
+    `text` is a chat answer with the remaining functions; that it repeats the prefix first, verbatim
+    but for blank lines around it, is accepted.
+    """
+    if continued:
+        closing = _FENCE.search(text)
+        return prefix + (text[: closing.start()] if closing else text)
+    code = _remaining_code(text)
+    if not code.strip():
+        return None
+    repeated, body = prefix.strip("\n"), code.lstrip("\n")
+    if body == repeated or body.startswith(repeated + "\n"):
+        return prefix + body[len(repeated) + 1 :]
+    whole = prefix + ("" if prefix.endswith(("\n", "\r")) else "\n") + code
+    return None if _redefines(prefix, code, whole) else whole
+
+
+def _remaining_code(text: str) -> str:
+    """Like `extract_code`, for a fragment that may be the indented rest of a class."""
+    blocks = _blocks(text)
+    python = [block for block in blocks if block.language in _PYTHON]
+    if blocks:
+        return "\n".join(block.code for block in python or blocks[-1:])
+    return extract_code(text)
+
+
+def _redefines(prefix: str, code: str, whole: str) -> bool:
+    """Whether a function or class of the prefix is defined again after it."""
+    if set(_CLASS.findall(prefix)) & set(_CLASS.findall(code)):
+        return True
+    steps, cut = split_steps(whole), len(encode(prefix))
+    before = {step.name for step in steps if step.end <= cut}
+    return any(step.name in before for step in steps if step.end > cut)
+
+
+def _blocks(text: str) -> list[_Block]:
+    """The fenced blocks; one that is not closed reaches to the end of the text.
+
+    A fence with a language right after an opening one opens the block anew (some models fence
+    twice).
+    """
+    blocks: list[_Block] = []
+    opening: re.Match[str] | None = None
+    for fence in _FENCE.finditer(text):
+        inside = text[opening.end() + 1 : fence.start()] if opening else ""
+        if opening is None or (fence[2] and not inside.strip()):
+            opening = fence
+        elif fence[1].startswith(opening[1]) and not fence[2]:
+            blocks.append(_Block(opening[2].lower(), inside))
+            opening = None
+    if opening:
+        blocks.append(_Block(opening[2].lower(), text[opening.end() + 1 :]))
+    return blocks
+
+
+def _is_program(text: str) -> bool:
+    """Whether the text parses and does something: one word of prose is an expression too."""
+    tree = parse(text)
+    return tree is not None and any(
+        not isinstance(node, ast.Expr) or isinstance(node.value, ast.Call) for node in tree.body
+    )

@@ -1,0 +1,101 @@
+"""Solutions to step labels by Monte-Carlo rollouts (Math-Shepherd, arXiv 2312.08935).
+
+The label of a step estimates P(the policy, going on from the step's prefix, ends in a program that
+passes): `samples` completions of the prefix are executed, `passed / trials` of them are right.
+Two solutions with the same prefix are rolled out separately: their labels stay independent.
+"""
+
+from collections.abc import Iterable, Sequence
+
+from pipeline.answers import join_completion
+from pipeline.config import PromptStyle
+from pipeline.functions import prefix, split_steps
+from pipeline.policies.collect import collect
+from pipeline.policies.protocol import Policy, PolicyRequest, PolicyResponse
+from pipeline.prompts import completion_prompt
+from pipeline.records import (
+    Completion,
+    FinishReason,
+    PolicyVersion,
+    Problem,
+    Rollout,
+    Solution,
+    Step,
+    StepLabel,
+)
+from sandbox.protocol import Status
+
+
+def intermediate_steps(solution: Solution) -> list[Step]:
+    """All steps but the last: its prefix is the whole program, whose label is the clean one."""
+    return split_steps(solution.code, solution.solution_id)[:-1]
+
+
+async def complete_prefixes(
+    policy: Policy,
+    version: PolicyVersion,
+    problems: Sequence[Problem],
+    solutions: Sequence[Solution],
+    samples: int,
+    style: PromptStyle,
+) -> list[Completion]:
+    """`samples` completions of every intermediate step, in the order of solutions, steps, samples.
+
+    `problems` holds at least those of the solutions. A completion that rewrote its prefix, was
+    refused or holds no code has an empty `code`. Raises PolicyError, and ValueError where the style
+    cannot ask this policy for completions.
+    """
+    by_id = {problem.problem_id: problem for problem in problems}
+    requests: list[PolicyRequest] = []
+    asked: dict[str, tuple[Solution, str]] = {}
+    for solution in solutions:
+        for step in intermediate_steps(solution):
+            head = prefix(solution.code, step)
+            prompt = completion_prompt(
+                by_id[solution.problem_id], head, style, continued=policy.continues_prefill
+            )
+            requests.append(PolicyRequest(step.step_id, prompt, tuple(range(samples))))
+            asked[step.step_id] = (solution, head)
+    return [
+        to_completion(*asked[response.key], version, response, continued=policy.continues_prefill)
+        for response in await collect(policy, requests)
+    ]
+
+
+def to_completion(
+    solution: Solution,
+    head: str,
+    version: PolicyVersion,
+    response: PolicyResponse,
+    *,
+    continued: bool,
+) -> Completion:
+    """The answer to a request whose key is the id of the step that ends `head`."""
+    answered = response.finish_reason in (FinishReason.STOP, FinishReason.LENGTH)
+    code = join_completion(head, response.text, continued=continued) if answered else None
+    return Completion(
+        step_id=response.key,
+        rollout_index=response.sample_index,
+        problem_id=solution.problem_id,
+        policy=version,
+        completion=response.text,
+        code=code or "",
+        finish_reason=response.finish_reason,
+        prompt_tokens=response.prompt_tokens,
+        completion_tokens=response.completion_tokens,
+        cost_usd=response.cost_usd,
+    )
+
+
+def count_labels(rollouts: Iterable[Rollout]) -> list[StepLabel]:
+    """One label per step, in order of first appearance.
+
+    Infrastructure failures and rejected completions are in neither count, so a step may have none.
+    """
+    counts: dict[str, tuple[int, int]] = {}
+    for rollout in rollouts:
+        passed, trials = counts.get(rollout.step_id, (0, 0))
+        if rollout.status not in (None, Status.INFRA):
+            passed, trials = passed + (rollout.status is Status.AC), trials + 1
+        counts[rollout.step_id] = (passed, trials)
+    return [StepLabel(step_id, passed, trials) for step_id, (passed, trials) in counts.items()]
