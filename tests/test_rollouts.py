@@ -1,0 +1,85 @@
+"""Solutions to step labels."""
+
+import asyncio
+
+import pytest
+
+from pipeline.config import PromptStyle
+from pipeline.policies.protocol import PolicyResponse
+from pipeline.records import Completion, FinishReason, Rollout, Solution, StepLabel
+from pipeline.rollouts import complete_prefixes, count_labels, intermediate_steps
+from pipeline.sampling import to_solution
+from sandbox.protocol import Status
+from tests.scripted import VERSION, Scripted, problem
+
+COF, BARE = PromptStyle.CHAIN_OF_FUNCTIONS, PromptStyle.BARE
+FIRST, SECOND, THIRD = "def a(): b()\n", "\ndef b(): c()\n", "\ndef c(): pass\na()\n"
+
+
+def solution(code: str, index: int = 0) -> Solution:
+    response = PolicyResponse("p", index, code, FinishReason.STOP, 1, 1)
+    return to_solution(problem(), VERSION, response, BARE)
+
+
+def complete(policy, *solutions: Solution, samples=2, style=COF) -> list[Completion]:
+    return asyncio.run(complete_prefixes(policy, VERSION, [problem()], solutions, samples, style))
+
+
+def test_a_last_step_needs_no_rollouts():
+    steps = intermediate_steps(solution(FIRST + SECOND + THIRD))
+    assert [step.name for step in steps] == ["a", "b"]
+    assert intermediate_steps(solution(FIRST)) == []
+    assert intermediate_steps(solution(" ")) == []
+
+
+def test_every_intermediate_prefix_is_completed_in_order():
+    policy = Scripted(lambda request, index: f"# {index}\n", continues_prefill=True)
+    whole = solution(FIRST + SECOND + THIRD)
+    completions = complete(policy, whole, style=BARE)
+    assert [request.prompt.prefill for request in policy.requests] == [FIRST, FIRST + SECOND]
+    assert [(c.step_id, c.rollout_index) for c in completions] == [
+        (step.step_id, index) for step in intermediate_steps(whole) for index in (0, 1)
+    ]
+    assert [c.code for c in completions] == [
+        *(FIRST + "# 0\n", FIRST + "# 1\n"),
+        *(FIRST + SECOND + "# 0\n", FIRST + SECOND + "# 1\n"),
+    ]
+
+
+def test_two_solutions_with_the_same_prefix_are_rolled_out_separately():
+    policy = Scripted(lambda *_: "", continues_prefill=True)
+    one, two = solution(FIRST + SECOND), solution(FIRST + SECOND, index=1)
+    assert len({c.step_id for c in complete(policy, one, two)}) == 2
+
+
+def test_a_chat_policy_sees_the_prefix_in_its_question():
+    policy = Scripted(lambda *_: f"```python\n{SECOND}```")
+    (completion, _) = complete(policy, solution(FIRST + SECOND))
+    assert FIRST in policy.requests[0].prompt.user
+    assert completion.code == FIRST + SECOND
+
+
+@pytest.mark.parametrize("answer", ["def a(): return 2\n\ndef b(): pass\n", "Sorry."])
+def test_a_completion_that_rewrote_its_prefix_or_holds_no_code_is_kept_without_a_program(answer):
+    completions = complete(Scripted(lambda *_: answer), solution(FIRST + SECOND))
+    assert [(c.completion, c.code) for c in completions] == [(answer, "")] * 2
+
+
+def test_a_refused_completion_has_no_program():
+    policy = Scripted(lambda *_: "", continues_prefill=True, finish_reason=FinishReason.REFUSED)
+    assert {c.code for c in complete(policy, solution(FIRST + SECOND))} == {""}
+
+
+def rollout(status: Status | None, step: str = "s", index: int = 0) -> Rollout:
+    return Rollout(step, index, "", "", FinishReason.STOP, 0, status)
+
+
+def test_labels_count_what_was_judged_and_nothing_else():
+    statuses = [Status.AC, Status.WA, Status.TLE, Status.AC, Status.INFRA, None]
+    assert count_labels([rollout(status) for status in statuses]) == [StepLabel("s", 2, 4)]
+
+
+def test_a_step_without_one_judged_rollout_keeps_a_label_without_trials():
+    rollouts = [rollout(None, "x"), rollout(Status.AC, "y"), rollout(Status.INFRA, "x", 1)]
+    assert count_labels(rollouts) == [StepLabel("x", 0, 0), StepLabel("y", 1, 1)]
+    assert count_labels([]) == []
