@@ -1,0 +1,77 @@
+"""Which solutions meet in a batch.
+
+Training: examples, sorted by length, are dealt to `batch_size` lanes like cards, and a batch takes
+one example of every lane. A rank owns the lanes l with l = rank (mod workers), hence the same
+examples and their labels from the first epoch to the last, and every rank has an equal share of
+every batch. Lanes depend on the lengths alone and their order on (seed, epoch) alone, so all arms,
+and any number of workers, see the same batches.
+
+Lanes are shuffled only among neighbours in length (pools of `POOL` batches), then whole batches are
+shuffled: little padding, and no order by length over an epoch.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+POOL = 8  # batches whose examples mix; larger mixes better and pads more
+
+
+class BatchPlan:
+    """The batches of every epoch over examples of the given lengths."""
+
+    def __init__(self, lengths: Sequence[int], batch_size: int, seed: int) -> None:
+        order = sorted(range(len(lengths)), key=lambda index: (lengths[index], index))
+        self._lanes = [order[lane::batch_size] for lane in range(batch_size)]
+        self._lengths = lengths
+        self._seed = seed
+        self.steps_per_epoch = -(-len(lengths) // batch_size)
+
+    def owned(self, rank: int, world: int) -> list[int]:
+        """The examples of one rank, in every epoch."""
+        return sorted(index for lane in self._lanes[rank::world] for index in lane)
+
+    def epoch(self, epoch: int, rank: int = 0, world: int = 1) -> list[list[int]]:
+        """One rank's share of every batch, longest example first. Shares differ by one example at
+        most; one is empty where the epoch's one incomplete batch has fewer examples than ranks."""
+        depth = self.steps_per_epoch
+        batches: list[list[int]] = [[] for _ in range(depth)]
+        shared = np.random.default_rng([self._seed, epoch])
+        last_pool = (depth - 1) // POOL * POOL
+        incomplete = int(shared.integers(last_pool, depth))
+        for lane_index in range(rank, len(self._lanes), world):
+            rng = np.random.default_rng([self._seed, epoch, lane_index])
+            lane = self._lanes[lane_index]
+            for start in range(0, depth, POOL):
+                slots = list(range(start, min(start + POOL, depth)))
+                pool = lane[start : start + POOL]
+                if len(pool) < len(slots):
+                    slots.remove(incomplete)
+                for slot, index in zip(rng.permutation(slots), pool, strict=True):
+                    batches[slot].append(index)
+        for batch in batches:
+            batch.sort(key=lambda index: (-self._lengths[index], index))
+        return [batches[slot] for slot in shared.permutation(depth)]
+
+
+def draw(count: int, size: int, seed: int, turn: int) -> list[int]:
+    """`size` of `count` indices, for the turn-th draw: passes over all, each shuffled anew."""
+    size = min(size, count)
+    wanted = range(turn * size, (turn + 1) * size)
+    passes = {
+        number: np.random.default_rng([seed, number]).permutation(count)
+        for number in {position // count for position in wanted}
+    }
+    return [int(passes[position // count][position % count]) for position in wanted]
+
+
+def by_token_budget(lengths: Sequence[int], budget: int) -> list[list[int]]:
+    """All indices in batches of like length, at most `budget` padded tokens each (one sequence at
+    least)."""
+    batches: list[list[int]] = []
+    for index in sorted(range(len(lengths)), key=lambda index: -lengths[index]):
+        if batches and (len(batches[-1]) + 1) * lengths[batches[-1][0]] <= budget:
+            batches[-1].append(index)
+        else:
+            batches.append([index])
+    return batches

@@ -1,0 +1,145 @@
+"""The PRM: a Hugging Face decoder as token classification with one label, read at the steps.
+
+The head is applied in float32 to the hidden states of the step positions alone. Dropout is zero
+everywhere: the hypergradient compares two forward passes, which must differ by the weights only.
+"""
+
+from pathlib import Path
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from transformers import (
+    AutoConfig,
+    AutoModelForTokenClassification,
+    AutoTokenizer,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+from transformers.utils import logging as transformers_logging
+
+from pipeline.config import ModelConfig
+from pipeline.prm.encoding import TokenBatch
+
+
+class StepScorer(nn.Module):
+    """Logits of the steps of a batch; sigmoid(logit) is the score."""
+
+    def __init__(self, network: nn.Module, compute_dtype: torch.dtype) -> None:
+        """`network`: a token-classification model, or a peft model around one."""
+        super().__init__()
+        self.network = network
+        self.compute_dtype = compute_dtype
+
+    @property
+    def classifier(self) -> PreTrainedModel:
+        """The token-classification model itself; LoRA lives inside its modules."""
+        unwrap = getattr(self.network, "get_base_model", None)
+        return unwrap() if unwrap else self.network  # pyright: ignore[reportReturnType]
+
+    def forward(self, batch: TokenBatch) -> Float[Tensor, " S"]:
+        classifier = self.classifier
+        device_type = batch.token_ids.device.type
+        with torch.autocast(
+            device_type, self.compute_dtype, enabled=self.compute_dtype is not torch.float32
+        ):
+            hidden = classifier.base_model(
+                input_ids=batch.token_ids, use_cache=False
+            ).last_hidden_state
+        at_steps = hidden[batch.step_rows, batch.step_positions].float()
+        with torch.autocast(device_type, enabled=False):
+            return _head(classifier)(at_steps).squeeze(-1)
+
+    def save(self, directory: Path, tokenizer: PreTrainedTokenizerBase) -> None:
+        """Write what `AutoModelForTokenClassification.from_pretrained` loads. Adapters are merged
+        into the base for good, in the base's own dtype: in bfloat16 the scores of the loaded model
+        differ by its rounding, in float32 they are the same."""
+        merge = getattr(self.network, "merge_and_unload", None)
+        if merge:
+            self.network = merge()
+        self.classifier.save_pretrained(directory)
+        tokenizer.save_pretrained(directory)
+
+
+def _head(classifier: PreTrainedModel) -> nn.Module:
+    """Architectures call the head of token classification by one of two names."""
+    return classifier.score if hasattr(classifier, "score") else classifier.classifier  # pyright: ignore[reportReturnType]
+
+
+def build_scorer(
+    config: ModelConfig, seed: int, device: torch.device
+) -> tuple[StepScorer, PreTrainedTokenizerBase]:
+    """A PRM to train, its new weights drawn from `seed`, and the tokenizer that encodes for it.
+
+    With LoRA the base is frozen in `config.dtype`, adapters and head are float32; without, all
+    weights are float32 and `config.dtype` is that of the computation.
+    """
+    torch.manual_seed(seed)
+    compute_dtype = getattr(torch, config.dtype)
+    architecture = AutoConfig.from_pretrained(config.base, num_labels=1)
+    architecture.classifier_dropout = architecture.attention_dropout = 0.0
+    network = _load(
+        config.base,
+        config=architecture,
+        dtype=compute_dtype if config.lora else torch.float32,
+        attn_implementation=config.attention,
+    )
+    if config.gradient_checkpointing:
+        network.gradient_checkpointing_enable({"use_reentrant": False})
+        network.enable_input_require_grads()
+    _head(network).float()
+    if config.lora:
+        network = _with_lora(network, config)
+    for module in network.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = 0.0
+    for parameter in network.parameters():
+        if parameter.requires_grad:
+            parameter.data = parameter.data.float()
+
+    tokenizer = AutoTokenizer.from_pretrained(config.base)
+    # Saved with the tokenizer, so that scoring cuts statements where training did.
+    tokenizer.model_max_length = min(config.max_tokens, architecture.max_position_embeddings)
+    # Gradient checkpointing is on in training mode alone; with dropout zero nothing else is.
+    return StepScorer(network, compute_dtype).to(device).train(), tokenizer
+
+
+def load_scorer(directory: str, device: torch.device) -> tuple[StepScorer, PreTrainedTokenizerBase]:
+    """A trained PRM, in the dtype it was saved in, and its tokenizer."""
+    network = _load(directory, dtype="auto")
+    _head(network).float()
+    scorer = StepScorer(network, network.dtype).to(device).eval()
+    return scorer, AutoTokenizer.from_pretrained(directory)
+
+
+def _load(name: str, **options: object) -> PreTrainedModel:
+    """Load without the bars and the notice that the head is new: it is meant to be."""
+    verbosity = transformers_logging.get_verbosity()
+    bars = transformers_logging.is_progress_bar_enabled()
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    try:
+        return AutoModelForTokenClassification.from_pretrained(name, **options)
+    finally:
+        transformers_logging.set_verbosity(verbosity)
+        if bars:
+            transformers_logging.enable_progress_bar()
+
+
+def _with_lora(network: PreTrainedModel, config: ModelConfig) -> nn.Module:
+    # peft takes seconds to import, and full fine-tuning needs none of it.
+    from peft import LoraConfig, TaskType, get_peft_model
+
+    assert config.lora is not None
+    modules = config.lora.target_modules
+    return get_peft_model(
+        network,
+        LoraConfig(
+            task_type=TaskType.TOKEN_CLS,
+            r=config.lora.rank,
+            lora_alpha=config.lora.alpha,  # pyright: ignore[reportArgumentType]  (a float works)
+            lora_dropout=0.0,
+            target_modules=modules if isinstance(modules, str) else list(modules),
+            exclude_modules=["score", "classifier"],  # the head is trained whole
+        ),
+    )

@@ -1,0 +1,95 @@
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import AutoModelForTokenClassification
+
+from pipeline.config import LoRA, ModelConfig
+from pipeline.prm.encoding import EncodedSolution, Encoder, collate
+from pipeline.prm.model import StepScorer, build_scorer
+from pipeline.prm.scoring import score_examples
+from tests.prm.world import make_example, make_examples
+
+CPU = torch.device("cpu")
+
+
+def built(base: str, lora: LoRA | None, dtype: str = "float32") -> tuple[StepScorer, Encoder]:
+    config = ModelConfig.model_validate(
+        {"base": base, "max_tokens": 256, "lora": lora, "dtype": dtype}
+    )
+    scorer, tokenizer = build_scorer(config, seed=0, device=CPU)
+    return scorer, Encoder(tokenizer)
+
+
+@pytest.mark.parametrize("lora", [None, LoRA(rank=4)], ids=["full", "lora"])
+def test_a_saved_model_gives_the_same_scores_through_transformers_and_through_scoring(
+    base: str, tmp_path: Path, lora: LoRA | None
+) -> None:
+    scorer, encoder = built(base, lora)
+    with torch.no_grad():
+        for parameter in scorer.parameters():
+            if parameter.requires_grad:
+                parameter.add_(torch.randn_like(parameter) * 0.05)
+    examples = make_examples(6)
+    encoded = [s for s in encoder.encode(examples).outcomes if isinstance(s, EncodedSolution)]
+    with torch.inference_mode():
+        trained = scorer(collate(encoded)).sigmoid()
+    scorer.save(tmp_path, encoder._tokenizer)
+
+    loaded = AutoModelForTokenClassification.from_pretrained(tmp_path)
+    assert loaded.config.num_labels == 1
+    by_transformers = []
+    for solution in encoded:
+        with torch.inference_mode():
+            logits = loaded.eval()(torch.tensor([solution.token_ids])).logits
+        by_transformers.append(logits[0, list(solution.step_positions), 0].sigmoid())
+    torch.testing.assert_close(torch.cat(by_transformers), trained, atol=1e-5, rtol=0)
+
+    scored = score_examples(str(tmp_path), examples, device="cpu", tokens_per_batch=200)
+    assert [s.solution_id for s in scored] == [e.solution_id for e in examples]
+    by_scoring = torch.tensor([score for s in scored for score in s.step_scores])
+    torch.testing.assert_close(by_scoring, trained, atol=1e-5, rtol=0)
+
+
+def test_lora_trains_adapters_and_head_in_float32_on_a_frozen_bfloat16_base(base: str) -> None:
+    scorer, encoder = built(base, LoRA(rank=4), "bfloat16")
+    trainable = {n: p for n, p in scorer.named_parameters() if p.requires_grad}
+    frozen = [p for p in scorer.parameters() if not p.requires_grad]
+    assert trainable
+    assert all("lora_" in name or "score" in name for name in trainable)
+    assert {p.dtype for p in trainable.values()} == {torch.float32}
+    assert torch.bfloat16 in {p.dtype for p in frozen}
+    outcome = encoder.encode(make_examples(1)).outcomes[0]
+    assert isinstance(outcome, EncodedSolution)
+    logits = scorer(collate([outcome]))
+    assert logits.dtype is torch.float32
+    logits.sum().backward()
+    assert all(p.grad is not None for p in trainable.values())
+
+
+def test_two_forward_passes_in_training_mode_agree_exactly(base: str) -> None:
+    scorer, encoder = built(base, LoRA(rank=4))
+    outcome = encoder.encode(make_examples(1)).outcomes[0]
+    assert isinstance(outcome, EncodedSolution)
+    assert scorer.training
+    assert torch.equal(scorer(collate([outcome])), scorer(collate([outcome])))
+
+
+def test_new_weights_depend_on_the_seed_alone(base: str) -> None:
+    first, second = built(base, LoRA(rank=4))[0], built(base, LoRA(rank=4))[0]
+    for a, b in zip(first.parameters(), second.parameters(), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_solutions_that_cannot_be_scored_have_no_scores(
+    base: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    scorer, encoder = built(base, None)
+    scorer.save(tmp_path, encoder._tokenizer)
+    fine = make_example(("double",), ("double",))
+    without_code = make_example((), ())
+    too_long = make_example(("double",) * 40, ("double",) * 40)
+    scored = score_examples(str(tmp_path), [without_code, fine, too_long], device="cpu")
+    assert [len(s.step_scores) for s in scored] == [0, 1, 0]
+    assert "not scored: too_long" in caplog.text
+    assert score_examples(str(tmp_path), [], device="cpu") == []
