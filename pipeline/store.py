@@ -6,15 +6,16 @@ its logic version. Runs that share a prefix therefore share its work, and a chan
 recomputes exactly what depends on it.
 
 A part is one unit of work. It is an Arrow IPC file (zstd), sorted by key, whose footer carries the
-record's name and schema version, the row count and a checksum of the rows. It appears whole or not
-at all, and counts as done only if its footer and its rows agree: deleting or damaging a file makes
-just that part run again.
+record's name and schema version, the row count, a checksum of the rows and the digests of the input
+parts that it was made from. It appears whole or not at all, and counts as done only if its footer,
+its rows and its inputs agree: deleting or damaging a file makes just that part run again, and what
+depends on it only if it came out different.
 """
 
+import hashlib
 import json
 import os
 import tempfile
-import zlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
@@ -65,6 +66,8 @@ class StageStore(Generic[R]):
     name: str
     fingerprint: str
     schema: RecordSchema[R]
+    inputs: "tuple[StageStore[Any], ...]" = ()
+    """The stages whose part of the same index a part is made from."""
 
     @property
     def directory(self) -> str:
@@ -83,7 +86,7 @@ class StageStore(Generic[R]):
         half-written is then left behind.
         """
         table = self.schema.to_table(rows)
-        data = _serialise(table, self.schema)
+        data = _serialise(table, self.schema, self._input_digests(index))
         write_atomically(self.path(index), data)
         return PartSummary(index, table.num_rows, len(data))
 
@@ -101,9 +104,32 @@ class StageStore(Generic[R]):
             return None
         try:
             rows = read_table(path, self.schema).num_rows
+            made_from = json.loads(self._footer(index)["inputs"])
+            for name, digest in self._input_digests(index).items():
+                if made_from.get(name) != digest:
+                    return DamagedPart(f"{path}: its input, a part of {name}, has changed since")
         except DamagedPart as damage:
             return damage
         return PartSummary(index, rows, _size(path))
+
+    def count_rows(self, index: int) -> int:
+        """The row count in a part's footer; nothing else is read. Raises DamagedPart."""
+        return int(self._footer(index)["rows"])
+
+    def _input_digests(self, index: int) -> dict[str, str]:
+        """What is in the input parts now; an input that is not there is left out."""
+        return {
+            stage.name: stage._footer(index)["digest"]
+            for stage in self.inputs
+            if exists(stage.path(index))
+        }
+
+    def _footer(self, index: int) -> dict[str, str]:
+        try:
+            with fsspec.open(self.path(index), "rb") as file:
+                return _footer_of(pa.ipc.open_file(file))
+        except (pa.ArrowInvalid, OSError) as error:
+            raise DamagedPart(f"{self.path(index)}: has no readable footer") from error
 
     def done(self) -> list[int]:
         """The indices of the parts that are there, by name alone."""
@@ -116,6 +142,20 @@ class StageStore(Generic[R]):
             for name in names
             if name.startswith("part-") and name.endswith(".arrow")
         )
+
+    def note(self) -> dict[str, Any] | None:
+        """What `describe` left; None where nothing was. Raises OtherVersion."""
+        path = f"{self.directory}/stage.json"
+        if not exists(path):
+            return None
+        with fsspec.open(path, "rb") as file:
+            note = json.load(file)  # pyright: ignore[reportArgumentType]
+        if note["format"] != STORE_FORMAT:
+            raise OtherVersion(
+                f"{path}: the store has format {note['format']}, but this version reads format "
+                f"{STORE_FORMAT}: use another store (--root)"
+            )
+        return note
 
     def describe(self, total_parts: int, shaped_by: dict[str, Any]) -> None:
         """Leave a note for people and for `jobs.status`: what this directory holds."""
@@ -156,7 +196,7 @@ def read_table(path: str, schema: RecordSchema[Any]) -> pa.Table:
         with fsspec.open(path, "rb") as file:
             data = file.read()  # pyright: ignore[reportAttributeAccessIssue]
         reader = pa.ipc.open_file(pa.BufferReader(data))
-        footer = {key.decode(): value.decode() for key, value in (reader.metadata or {}).items()}
+        footer = _footer_of(reader)
         table = reader.read_all()
     except FileNotFoundError as error:
         raise DamagedPart(f"{path}: no such part") from error
@@ -174,24 +214,30 @@ def read_table(path: str, schema: RecordSchema[Any]) -> pa.Table:
 
 
 def checksum(table: pa.Table) -> str:
-    """CRC-32 over the table's rows as one uncompressed Arrow stream: guards against damage, not
-    against malice."""
-    sink = _ChecksumSink()
+    """A hash of the whole table as one uncompressed Arrow stream: guards against damage."""
+    sink = _HashSink()
     with pa.ipc.new_stream(pa.PythonFile(sink, mode="w"), table.schema) as writer:
         writer.write_table(table.combine_chunks())
-    return f"{sink.value:08x}"
+    return sink.hexdigest()
 
 
-class _ChecksumSink:
-    """A file that keeps only the checksum of what is written to it."""
+def digest(table: pa.Table, schema: RecordSchema[Any]) -> str:
+    """Identifies the rows but for their measured columns: the same inputs and responses give the
+    same digest on any machine."""
+    return checksum(table.drop_columns(sorted(schema.measured)))
+
+
+class _HashSink:
+    """A file that keeps only the hash of what is written to it."""
 
     closed = False
 
     def __init__(self) -> None:
-        self.value = 0
+        self._hash = hashlib.blake2b(digest_size=8)
+        self.hexdigest = self._hash.hexdigest
 
     def write(self, data: bytes) -> int:
-        self.value = zlib.crc32(data, self.value)
+        self._hash.update(data)
         return len(data)
 
     def flush(self) -> None: ...
@@ -199,12 +245,20 @@ class _ChecksumSink:
     def close(self) -> None: ...
 
 
-def _serialise(table: pa.Table, schema: RecordSchema[Any]) -> pa.Buffer:
+def _footer_of(reader: pa.ipc.RecordBatchFileReader) -> dict[str, str]:
+    return {key.decode(): value.decode() for key, value in (reader.metadata or {}).items()}
+
+
+def _serialise(
+    table: pa.Table, schema: RecordSchema[Any], input_digests: dict[str, str]
+) -> pa.Buffer:
     footer = {
         "record": schema.name,
         "schema_version": str(schema.version),
         "rows": str(table.num_rows),
         "checksum": checksum(table),
+        "digest": digest(table, schema),
+        "inputs": json.dumps(input_digests, sort_keys=True),
     }
     sink = pa.BufferOutputStream()
     options = pa.ipc.IpcWriteOptions(compression="zstd")

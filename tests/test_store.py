@@ -10,8 +10,8 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from pipeline.records import LabelEstimate, StepLabel
-from pipeline.schemas import LABEL_ESTIMATE, STEP_LABEL
+from pipeline.records import LabelEstimate, ProgramVerdict, StepLabel
+from pipeline.schemas import LABEL_ESTIMATE, PROGRAM_VERDICT, STEP_LABEL
 from pipeline.store import (
     DamagedPart,
     OtherVersion,
@@ -23,6 +23,7 @@ from pipeline.store import (
     missing_parts,
     read_table,
 )
+from sandbox.protocol import Comparator, Isolation, Status, Verdict
 
 ROWS = [StepLabel(f"step-{i:03d}", passed=i % 5, trials=4) for i in range(50)]
 
@@ -79,6 +80,7 @@ def test_rows_that_do_not_match_the_checksum_are_damaged(stage: StageStore[StepL
         "schema_version": "1",
         "rows": "50",
         "checksum": checksum(honest),
+        "inputs": "{}",
     }
     with (
         pa.OSFile(stage.path(0), "wb") as sink,
@@ -110,11 +112,39 @@ def test_only_missing_and_damaged_parts_are_to_be_made(stage: StageStore[StepLab
     assert stage.done() == [0, 1, 3]
 
 
+def test_a_part_is_stale_when_its_input_came_out_different(stage: StageStore[StepLabel]) -> None:
+    output = StageStore(stage.root, "estimates", "beef", LABEL_ESTIMATE, inputs=(stage,))
+    stage.write(0, ROWS)
+    output.write(0, [LabelEstimate("s", 0.5, 0.7, 3)])
+    stage.write(0, ROWS)
+    assert missing_parts(output, [0]) == ([], [])
+    stage.write(0, ROWS[:-1])
+    todo, reasons = missing_parts(output, [0])
+    assert todo == [0]
+    assert "a part of labels, has changed since" in reasons[0]
+
+
+def test_measured_columns_do_not_make_what_depends_on_them_stale(tmp_path: Path) -> None:
+    def verdict(cpu_s: float) -> ProgramVerdict:
+        verdict = Verdict(
+            Status.AC, 1, 1, 1, None, "", cpu_s, cpu_s, 9.0, Isolation.DOCKER, Comparator.LCB
+        )
+        return ProgramVerdict("program", "problem", verdict)
+
+    verdicts = StageStore(str(tmp_path), "verdicts", "f00d", PROGRAM_VERDICT)
+    output = StageStore(str(tmp_path), "labels", "beef", STEP_LABEL, inputs=(verdicts,))
+    verdicts.write(0, [verdict(0.1)])
+    output.write(0, ROWS)
+    verdicts.write(0, [verdict(0.2)])
+    assert missing_parts(output, [0]) == ([], [])
+
+
 def test_a_finished_part_says_how_many_rows_it_has(stage: StageStore[StepLabel]) -> None:
     written = stage.write(0, ROWS)
     assert stage.inspect(0) == written
     assert isinstance(written, PartSummary)
     assert written.rows == 50
+    assert stage.count_rows(0) == 50
 
 
 def test_a_full_disk_is_one_clear_error_and_leaves_no_half_part(tmp_path: Path) -> None:
