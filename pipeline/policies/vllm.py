@@ -1,0 +1,211 @@
+"""An open model in a vLLM engine of its own, on GPUs or on CPU: a policy that continues a prefill.
+
+The engine is a process beside this one, and its client lives on the event loop of a thread of its
+own, so a policy can be used from any loop, and from several, for as long as it is open.
+
+What the installed engine (0.32) made necessary:
+
+- Every sample is a request of its own with a hashed seed. For `n` samples vLLM seeds
+  `seed + index`, and neighbouring seeds drew the same answers again and again.
+- On CPU prompts are never cut into chunks: a chunked prompt with a seed kills the engine there
+  ("CPU Generator does not use offset").
+- On CPU the model runs uncompiled and inside the engine process: a worker process of its own made
+  the start 18 s longer and nothing faster.
+"""
+
+import asyncio
+import concurrent.futures
+import logging
+import os
+import threading
+from collections.abc import AsyncIterator, Coroutine, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from pipeline.config import VLLMPolicy
+from pipeline.policies.fan_out import as_they_finish
+from pipeline.policies.protocol import PolicyError, PolicyRequest, PolicyResponse
+from pipeline.prompts import Prompt
+from pipeline.records import FinishReason, content_hash
+
+if TYPE_CHECKING:
+    from vllm.v1.engine.async_llm import AsyncLLM
+
+T = TypeVar("T")
+
+_FINISH_REASONS = {"stop": FinishReason.STOP, "length": FinishReason.LENGTH}
+
+_ENVIRONMENT = {
+    "VLLM_NO_USAGE_STATS": "1",
+    "VLLM_LOGGING_LEVEL": "ERROR",  # of the engine process, which has no other way to be quiet
+    "VLLM_LOGGING_STREAM": "ext://sys.stderr",
+    "TOKENIZERS_PARALLELISM": "false",
+}
+_CPU_ENVIRONMENT = {
+    "VLLM_ENABLE_V1_MULTIPROCESSING": "0",  # the model runs inside the engine process
+    "VLLM_HOST_IP": "127.0.0.1",
+    "TORCH_CPP_LOG_LEVEL": "ERROR",
+    # One thread unless someone (Ray, by the actor's CPUs) says more: threads that contend for a
+    # core made small models ten times slower.
+    "OMP_NUM_THREADS": "1",
+}
+
+_CPU_SHUTDOWN_S = 1.0
+"""Nothing is lost when the engine is killed after so long, and on CPU it rarely ends by itself."""
+
+
+class VLLM:
+    """A vLLM engine as a policy.
+
+    The prompt is the tokenizer's chat template with the prefill appended, tokenised as one text.
+    The seed of a sample depends on the policy's seed, the request's key and the sample's index
+    alone, so a rerun asks for the same draws; vLLM's arithmetic depends a little on how requests
+    were batched, so a rerun agrees nearly always, not always.
+
+    A prompt that leaves no room for an answer in the model's context is answered at once with an
+    empty text and `FinishReason.LENGTH`: one long prefix must not end a run of thousands.
+    """
+
+    continues_prefill = True
+
+    def __init__(self, config: VLLMPolicy) -> None:
+        """Start the engine: about 15 s on CPU. Raises PolicyError where it does not start."""
+        self._config = config
+        self._closed = False
+        self._loop = asyncio.new_event_loop()
+        threading.Thread(target=self._loop.run_forever, name="vllm", daemon=True).start()
+        try:
+            self._engine = self._run(_start_engine(config)).result()
+        # vLLM raises bare Exceptions of many kinds on its way up (a bad model, too little memory, a
+        # process that died); all of them mean that this policy cannot be had.
+        except Exception as error:
+            self._loop.call_soon_threadsafe(self._loop.stop)
+            if isinstance(error, PolicyError):
+                raise
+            raise PolicyError(f"vLLM did not start with model {config.model!r}: {error}") from error
+        self._tokenizer: Any = self._engine.get_tokenizer()
+        self._context = self._engine.model_config.max_model_len
+        if not self._tokenizer.chat_template:
+            self.close()
+            raise PolicyError(
+                f"the tokenizer of {config.model!r} has no chat template: use a chat model, or add "
+                "a chat_template.jinja to its directory"
+            )
+
+    def complete(self, requests: Sequence[PolicyRequest]) -> AsyncIterator[PolicyResponse]:
+        """Every answer, as it finishes. Raises PolicyError when the engine dies."""
+        if self._closed:
+            raise PolicyError("this vLLM policy is closed")
+        return as_they_finish(
+            asyncio.wrap_future(self._run(self._sample(request.key, tokens, index)))
+            for request in requests
+            for tokens in [self._tokens(request.prompt)]
+            for index in request.sample_indices
+        )
+
+    def close(self) -> None:
+        """End the engine's process; answers still in flight raise PolicyError."""
+        if self._closed:
+            return
+        self._closed = True
+        self._run(self._end()).result()
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        del self._engine  # its finaliser must not wait for the interpreter's own end
+
+    async def _end(self) -> None:
+        from vllm.v1.engine.exceptions import EngineDeadError
+
+        engine = self._engine
+        engine.output_processor.propagate_error(EngineDeadError())
+        if engine.output_handler is not None:
+            engine.output_handler.cancel()  # else it reports the engine's end as a failure
+        engine.shutdown(timeout=_CPU_SHUTDOWN_S if self._config.gpus == 0 else None)
+        if others := asyncio.all_tasks() - {asyncio.current_task()}:
+            await asyncio.wait(others, timeout=1.0)  # they see the engine's end, and end
+
+    def _run(self, coroutine: Coroutine[Any, Any, T]) -> concurrent.futures.Future[T]:
+        return asyncio.run_coroutine_threadsafe(coroutine, self._loop)
+
+    def _tokens(self, prompt: Prompt) -> list[int]:
+        messages = [{"role": "user", "content": prompt.user}]
+        if prompt.system:
+            messages.insert(0, {"role": "system", "content": prompt.system})
+        opening: str = self._tokenizer.apply_chat_template(
+            messages, tokenize=False, add_generation_prompt=True
+        )
+        return self._tokenizer.encode(opening + prompt.prefill, add_special_tokens=False)
+
+    async def _sample(self, key: str, tokens: list[int], index: int) -> PolicyResponse:
+        from vllm import SamplingParams
+        from vllm.exceptions import VLLMError
+        from vllm.inputs.engine import tokens_input
+        from vllm.sampling_params import RequestOutputKind
+
+        if len(tokens) >= self._context:
+            return PolicyResponse(key, index, "", FinishReason.LENGTH, len(tokens), 0)
+        params = SamplingParams(
+            temperature=self._config.temperature,
+            top_p=self._config.top_p,
+            max_tokens=min(self._config.max_tokens, self._context - len(tokens)),
+            seed=_seed(self._config.seed, key, index),
+            output_kind=RequestOutputKind.FINAL_ONLY,
+        )
+        try:
+            async for output in self._engine.generate(
+                tokens_input(tokens), params, f"{key}-{index}"
+            ):
+                answer = output.outputs[0]
+                if answer.finish_reason in _FINISH_REASONS:
+                    return PolicyResponse(
+                        key,
+                        index,
+                        answer.text,
+                        _FINISH_REASONS[answer.finish_reason],
+                        len(tokens),
+                        len(answer.token_ids),
+                    )
+        except VLLMError as error:
+            raise PolicyError(f"vLLM failed on request {key}, sample {index}: {error}") from error
+        raise PolicyError(f"vLLM dropped request {key}, sample {index}")
+
+
+def _seed(seed: int, key: str, index: int) -> int:
+    """63 hashed bits: neighbouring requests get unrelated draws."""
+    return int(content_hash("vllm", seed, key, index), 16) >> 1
+
+
+async def _start_engine(config: VLLMPolicy) -> "AsyncLLM":
+    on_cpu = config.gpus == 0
+    for name, value in (_ENVIRONMENT | (_CPU_ENVIRONMENT if on_cpu else {})).items():
+        os.environ.setdefault(name, value)
+
+    from vllm import AsyncEngineArgs
+    from vllm.platforms import current_platform
+    from vllm.v1.engine.async_llm import AsyncLLM
+
+    if current_platform.is_cpu() != on_cpu:
+        raise PolicyError(
+            f"policy.gpus is {config.gpus}, but the installed vLLM runs on "
+            f"{current_platform.device_name or 'no device here'}: set gpus to 0 for the CPU build, "
+            "or install the gpu extra on a machine with GPUs"
+        )
+    args = AsyncEngineArgs(
+        model=config.model,
+        dtype=config.dtype,
+        seed=config.seed,
+        tensor_parallel_size=config.tensor_parallel,
+        enable_prefix_caching=True,
+        disable_log_stats=True,
+        use_tqdm_on_load=False,
+    )
+    if config.max_model_len is not None:
+        args.max_model_len = config.max_model_len
+    if on_cpu:
+        args.enforce_eager = True
+        args.enable_chunked_prefill = False
+        args.kv_cache_memory_bytes = int(config.kv_cache_gb * 2**30)
+    engine = AsyncLLM.from_engine_args(args)
+    # vLLM gives its logger a handler of its own; what it says here belongs to this process's logs.
+    logger = logging.getLogger("vllm")
+    logger.handlers.clear()
+    logger.propagate = True
+    return engine

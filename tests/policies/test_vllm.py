@@ -1,0 +1,175 @@
+"""A real engine on CPU, one for all tests but those that kill it."""
+
+import asyncio
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from pipeline.config import VLLMPolicy
+from pipeline.policies.protocol import PolicyError, PolicyRequest, PolicyResponse
+from pipeline.policies.vllm import VLLM
+from pipeline.prompts import Prompt
+from pipeline.records import FinishReason
+from tests.policies.tiny_model import CONTEXT
+
+pytestmark = pytest.mark.slow
+
+HELLO = Prompt(system="", user="Sum the numbers.")
+
+
+def ask(policy: VLLM, *requests: PolicyRequest) -> dict[tuple[str, int], PolicyResponse]:
+    async def gather() -> list[PolicyResponse]:
+        return [response async for response in policy.complete(requests)]
+
+    responses = asyncio.run(gather())
+    answers = {(response.key, response.sample_index): response for response in responses}
+    assert len(answers) == len(responses), "an answer came twice"
+    return answers
+
+
+def test_importing_the_module_does_not_import_vllm() -> None:
+    code = "import sys, pipeline.policies.vllm; print({'vllm', 'torch'} & sys.modules.keys())"
+    loaded = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+    assert loaded.stdout.strip() == b"set()"
+
+
+def test_every_requested_sample_is_answered_once(engine: VLLM) -> None:
+    answers = ask(
+        engine,
+        PolicyRequest("a", HELLO, tuple(range(8))),
+        PolicyRequest("b", Prompt("", "Fold them."), (3, 5)),
+    )
+    assert set(answers) == {("a", i) for i in range(8)} | {("b", 3), ("b", 5)}
+
+
+def test_samples_of_one_prompt_differ(engine: VLLM) -> None:
+    answers = ask(engine, PolicyRequest("differ", HELLO, tuple(range(256))))
+    assert len({answer.text for answer in answers.values()}) >= 250
+
+
+def test_a_sample_depends_on_its_key_and_index_not_on_its_neighbours(engine: VLLM) -> None:
+    together = ask(
+        engine,
+        PolicyRequest("mine", HELLO, (0, 1, 2, 3)),
+        PolicyRequest("other", Prompt("", "Something else."), (0, 1, 2)),
+    )
+    alone = ask(engine, PolicyRequest("mine", HELLO, (2,)))
+    renamed = ask(engine, PolicyRequest("yours", HELLO, (2,)))
+    assert alone["mine", 2].text == together["mine", 2].text
+    assert renamed["yours", 2].text != alone["mine", 2].text
+
+
+def test_the_policy_can_be_used_from_one_event_loop_after_another(engine: VLLM) -> None:
+    first = ask(engine, PolicyRequest("loop", HELLO, (0,)))
+    assert ask(engine, PolicyRequest("loop", HELLO, (0,))) == first
+
+
+def test_the_answer_continues_the_prefill_within_the_chat_template_until_the_policy_is_closed(
+    tiny_model: Path, tiny_config: VLLMPolicy
+) -> None:
+    """Two stories for one engine start: greedy decoding against transformers' own, and the end."""
+    prompt = Prompt(system="Be brief.", user="Sum.", prefill="def main():\n    pri")
+    rendered = (
+        "<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user\nSum.<|im_end|>\n"
+        "<|im_start|>assistant\ndef main():\n    pri"
+    )
+    tokenizer = AutoTokenizer.from_pretrained(tiny_model)
+    inputs = tokenizer(rendered, add_special_tokens=False, return_tensors="pt")
+    model = AutoModelForCausalLM.from_pretrained(tiny_model)
+    tokens = model.generate(**inputs, do_sample=False, max_new_tokens=tiny_config.max_tokens)[0]
+    expected = tokenizer.decode(tokens[inputs.input_ids.shape[1] :], skip_special_tokens=True)
+
+    greedy = VLLM(tiny_config.model_copy(update={"temperature": 0.0}))
+    (process,) = greedy._engine.engine_core.resources.engine_manager.processes
+    answer = ask(greedy, PolicyRequest("prefilled", prompt, (0,)))["prefilled", 0]
+    assert answer.text == expected
+    assert answer.prompt_tokens == inputs.input_ids.shape[1]
+
+    async def close_while_asking() -> None:
+        asking = asyncio.create_task(
+            anext(greedy.complete([PolicyRequest("doomed", HELLO, tuple(range(2000)))]))
+        )
+        await asyncio.sleep(0)
+        await asyncio.to_thread(greedy.close)
+        await asking
+
+    with pytest.raises(PolicyError, match="doomed"):
+        asyncio.run(close_while_asking())
+    process.join(timeout=5.0)
+    assert process.exitcode is not None
+    with pytest.raises(PolicyError, match="closed"):
+        greedy.complete([])
+    greedy.close()
+
+
+def test_an_engine_that_dies_is_a_policy_error(tiny_config: VLLMPolicy) -> None:
+    policy = VLLM(tiny_config)
+    (process,) = policy._engine.engine_core.resources.engine_manager.processes
+
+    async def ask_a_dying_engine() -> None:
+        answers = policy.complete([PolicyRequest("doomed", HELLO, tuple(range(2000)))])
+        await anext(answers)
+        process.kill()
+        async for _ in answers:
+            pass
+
+    with pytest.raises(PolicyError, match="doomed"):
+        asyncio.run(ask_a_dying_engine())
+    policy.close()
+
+
+def test_an_answer_says_why_it_ended_and_what_it_cost_in_tokens(
+    engine: VLLM, tiny_config: VLLMPolicy
+) -> None:
+    answers = ask(engine, PolicyRequest("ends", HELLO, tuple(range(400))))
+    reasons = dict.fromkeys(FinishReason, 0)
+    for answer in answers.values():
+        reasons[answer.finish_reason] += 1
+        if answer.finish_reason is FinishReason.LENGTH:
+            assert answer.completion_tokens == tiny_config.max_tokens
+        else:
+            assert answer.completion_tokens <= tiny_config.max_tokens
+        assert "<|im_end|>" not in answer.text
+    assert reasons[FinishReason.STOP] > 0
+    assert reasons[FinishReason.LENGTH] > 0
+    assert reasons[FinishReason.STOP] + reasons[FinishReason.LENGTH] == 400
+
+
+def test_a_prompt_that_fills_the_context_is_a_truncated_answer_and_not_an_error(
+    engine: VLLM,
+) -> None:
+    long = Prompt("", "x " * CONTEXT)
+    answers = ask(engine, PolicyRequest("long", long, (0,)), PolicyRequest("short", HELLO, (0,)))
+    assert answers["long", 0].text == ""
+    assert answers["long", 0].finish_reason is FinishReason.LENGTH
+    assert answers["short", 0].completion_tokens > 0
+
+
+def test_an_answer_ends_where_the_context_ends(engine: VLLM) -> None:
+    nearly_full = Prompt("", "(" * (CONTEXT - 30))
+    answers = ask(engine, PolicyRequest("nearly", nearly_full, tuple(range(8))))
+    assert all(a.prompt_tokens + a.completion_tokens <= CONTEXT for a in answers.values())
+    assert any(answer.finish_reason is FinishReason.LENGTH for answer in answers.values())
+
+
+def test_a_caller_that_stops_early_leaves_nothing_running(engine: VLLM) -> None:
+    async def first_of_many() -> None:
+        answers = engine.complete([PolicyRequest("many", HELLO, tuple(range(4000)))])
+        await anext(answers)
+        await answers.aclose()  # type: ignore[attr-defined]
+
+    asyncio.run(first_of_many())
+    started = time.monotonic()
+    alone = ask(engine, PolicyRequest("after", HELLO, (0,)))
+    assert len(alone) == 1
+    # The 4000 answers would have taken the engine far longer.
+    assert time.monotonic() - started < 3.0
+
+
+def test_a_model_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(PolicyError, match="no_such_model"):
+        VLLM(VLLMPolicy(model=str(tmp_path / "no_such_model"), gpus=0))
