@@ -13,6 +13,7 @@ from typing import Annotated, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, model_validator
 
 from pipeline.records import Role
+from sandbox.protocol import Comparator
 
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 
@@ -49,7 +50,13 @@ class FileProblems(Section):
 
     kind: Literal["livecodebench", "leetcode", "humaneval", "jsonl"]
     paths: Annotated[tuple[str, ...], Field(min_length=1)]
-    """JSON-lines files, plain or .gz."""
+    """JSON-lines files, plain or compressed (.gz, .zst, ...); local paths or fsspec URIs."""
+    time_limit_s: PositiveFloat = 6.0
+    """CPU seconds of one test where a problem names no limit of its own; LiveCodeBench's."""
+    comparator: Comparator = Comparator.LCB
+    """How outputs are compared."""
+    skip_bad_rows: bool = False
+    """Go on without rows that cannot be read; they are counted and the first are named."""
     limit: PositiveInt | None = None
     """Take only the first so many problems, by id."""
 
@@ -143,6 +150,15 @@ class VLLMPolicy(Section):
     kv_cache_gb: PositiveFloat = 1.0
     """Size of the key-value cache when on CPU, GiB."""
     seed: int = 0
+
+    @model_validator(mode="after")
+    def _gpus_match(self) -> Self:
+        if self.tensor_parallel != max(self.gpus, 1):
+            raise ValueError(
+                f"tensor_parallel ({self.tensor_parallel}) must equal gpus ({self.gpus}), or be 1 "
+                "where gpus is 0: an engine uses every GPU that it asks for"
+            )
+        return self
 
 
 class Price(Section):
@@ -283,8 +299,10 @@ class ModelConfig(Section):
 
 
 class OptimizerConfig(Section):
-    """AdamW with linear warm-up and cosine decay."""
+    """Linear warm-up and cosine decay of one optimizer."""
 
+    kind: Literal["adamw", "sgd"] = "adamw"
+    """`sgd` (no momentum) is for studies: the label correction is exact for both."""
     learning_rate: PositiveFloat = 1e-4
     weight_decay: Annotated[float, Field(ge=0.0)] = 0.0
     warmup: Fraction = 0.05
@@ -385,9 +403,16 @@ class EvaluationConfig(Section):
 class ScaleModelPolicy(Section):
     """The small policy that the demo trains from scratch."""
 
-    programs: PositiveInt = 12_000
-    """Programs of its corpus."""
-    steps: PositiveInt = 3000
+    programs: PositiveInt = 20_000
+    """Programs of its corpus; with more, none was seen often enough to be learned by heart."""
+    steps: PositiveInt = 900
+    """Optimizer steps."""
+    batch_size: PositiveInt = 64
+    """Programs per step, of about 27 tokens each."""
+    learning_rate: PositiveFloat = 3e-3
+    """Peak; reached after a twentieth of the steps, then falls to zero."""
+    threads: PositiveInt = 1
+    """Torch threads; more than one only pays where nothing else wants the cores."""
     seed: int = 0
 
 

@@ -7,7 +7,7 @@ problems in one role, and no statement of one role is a rewording of a statement
 
 import datetime
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 
 from pipeline.config import DateWindow, ScaleModelProblems, SplitsConfig
 from pipeline.records import Problem, Role, content_hash
@@ -43,13 +43,13 @@ def generate_problems(config: ScaleModelProblems, splits: SplitsConfig) -> list[
     return sorted(problems, key=lambda problem: problem.problem_id)
 
 
-def draw_specs_of_role(
-    role: Role, rng: random.Random, seed: int, splits: SplitsConfig
+def draw_specs(
+    roles: Set[Role], rng: random.Random, seed: int, splits: SplitsConfig
 ) -> Iterator[Spec]:
-    """Endless specs whose operation sequences were released in the role's window."""
+    """Endless specs whose operation sequences were released in the windows of these roles."""
     while True:
         spec = draw_spec(rng)
-        if splits.role_of(release_date(spec.sequence, seed, splits)) is role:
+        if splits.role_of(release_date(spec.sequence, seed, splits)) in roles:
             yield spec
 
 
@@ -79,7 +79,7 @@ def _problems_of_role(
     rng = random.Random(content_hash("problems", config.seed, role))
     problems: dict[tuple, Problem] = {}
     misses = 0
-    for spec in draw_specs_of_role(role, rng, config.seed, splits):
+    for spec in draw_specs({role}, rng, config.seed, splits):
         if len(problems) == count:
             break
         statement = write_statement(spec, rng)
