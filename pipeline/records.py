@@ -58,6 +58,7 @@ class Problem:
     tests: tuple[TestCase, ...]
     comparator: Comparator
     time_limit_s: float
+    prelude: str = ""  # imports and classes that its programs assume: executed is prelude + code
 
 
 @dataclass(frozen=True, slots=True)

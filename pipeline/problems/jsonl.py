@@ -1,0 +1,106 @@
+"""Our own form of problems, one JSON object per line:
+
+    {"problem_id": "sum-2", "title": "Sum", "statement": "Add two numbers.", "difficulty": "easy",
+     "released_on": "2024-05-01", "entry_point": "add", "starter_code": "def add(a, b):",
+     "tests": [{"args": [1, 2], "expected": 3, "public": true}]}
+
+`entry_point` is null (or left out) for programs that read stdin, else a function name or
+`Solution().method`. Tests are `{"stdin": "...", "expected": "..."}` without an entry point, and
+with one they have `args`, `kwargs` or both, and any JSON value as `expected`. `title`,
+`starter_code` and `time_limit_s` (CPU seconds of one test) may be left out. Any other field is an
+error.
+"""
+
+import json
+import re
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, PositiveFloat
+
+from pipeline.problems.rows import Defaults, FieldError, ProblemRow, read_date
+from pipeline.records import Problem
+from sandbox.protocol import TestCase
+
+SOURCE = "jsonl"
+_ENTRY_POINT = re.compile(r"(?:[^\W\d]\w*\(\)\.)?[^\W\d]\w*")
+_Text = Annotated[str, Field(min_length=1)]
+
+
+class TestRow(BaseModel):
+    __test__ = False  # not a pytest class
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+    expected: Any
+    stdin: str | None = None
+    args: list[Any] | None = None
+    kwargs: dict[str, Any] | None = None
+    public: bool = False
+
+
+class Row(ProblemRow):
+    model_config = ConfigDict(extra="forbid")
+
+    problem_id: _Text
+    statement: _Text
+    difficulty: _Text
+    released_on: str
+    tests: list[TestRow]
+    title: str = ""
+    starter_code: str = ""
+    entry_point: str | None = None
+    time_limit_s: PositiveFloat | None = None
+
+    def problem(self, defaults: Defaults) -> Problem:
+        if self.entry_point is not None and not _ENTRY_POINT.fullmatch(self.entry_point):
+            raise FieldError(
+                "entry_point",
+                f"{self.entry_point!r} is neither a function name nor like 'Solution().method'",
+            )
+        return Problem(
+            problem_id=self.problem_id,
+            source=SOURCE,
+            platform=SOURCE,
+            title=self.title or self.problem_id,
+            statement=self.statement,
+            starter_code=self.starter_code,
+            entry_point=self.entry_point,
+            difficulty=self.difficulty,
+            released_on=read_date("released_on", self.released_on),
+            tests=tuple(
+                _call(f"tests[{index}]", test) if self.entry_point else _stdin(index, test)
+                for index, test in enumerate(self.tests)
+            ),
+            comparator=defaults.comparator,
+            time_limit_s=self.time_limit_s or defaults.time_limit_s,
+        )
+
+
+def _stdin(index: int, test: TestRow) -> TestCase:
+    if test.stdin is None or test.args is not None or test.kwargs is not None:
+        raise FieldError(
+            f"tests[{index}]", "without an entry_point a test has `stdin`, no arguments"
+        )
+    if not isinstance(test.expected, str):
+        raise FieldError(f"tests[{index}].expected", "the expected output is text")
+    return TestCase(expected=test.expected, stdin=test.stdin, public=test.public)
+
+
+def _call(field: str, test: TestRow) -> TestCase:
+    if test.stdin is not None or (test.args is None and test.kwargs is None):
+        raise FieldError(
+            field, "with an entry_point a test has `args`, `kwargs` or both, no `stdin`"
+        )
+    return TestCase(
+        expected=_json(f"{field}.expected", test.expected),
+        args=_json(f"{field}.args", test.args) if test.args is not None else None,
+        kwargs=_json(f"{field}.kwargs", test.kwargs) if test.kwargs is not None else None,
+        public=test.public,
+    )
+
+
+def _json(field: str, value: object) -> str:
+    try:
+        return json.dumps(value, allow_nan=False, ensure_ascii=False)
+    except ValueError:
+        raise FieldError(field, "NaN and Infinity are no JSON") from None

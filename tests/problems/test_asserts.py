@@ -1,0 +1,73 @@
+"""Assert scripts to tests, where they mean the same."""
+
+import pytest
+
+from pipeline.problems.asserts import NotLiteral, literal_tests
+from sandbox.protocol import TestCase
+
+
+def check(*statements: str) -> str:
+    return "META = {}\n\ndef check(candidate):\n    " + "\n    ".join(statements) + "\n"
+
+
+def case(expected: str, args: str | None = None, kwargs: str | None = None) -> TestCase:
+    return TestCase(expected=expected, args=args, kwargs=kwargs)
+
+
+@pytest.mark.parametrize(
+    ("statement", "expected"),
+    [
+        ("assert candidate([1, 2], 'a') == (1, None)", case("(1, None)", "[[1, 2], 'a']")),
+        ("assert candidate(n = 3,k = -1) == 2.5", case("2.5", kwargs="{'n': 3, 'k': -1}")),
+        ("assert candidate(1, k={2}) == True", case("True", "[1]", "{'k': {2}}")),
+        ("assert candidate() == {'a': []}", case("{'a': []}", "[]")),
+        ("assert candidate(1) is None, 'message'", case("None", "[1]")),
+        ("assert candidate(1)", case("True", "[1]")),
+        ("assert not candidate(1)", case("False", "[1]")),
+        ("assert candidate(1) == -inf", case("-1e999", "[1]")),
+        ("assert candidate([inf, (1, inf)]) == 1", case("1", "[[1e999, (1, 1e999, )]]")),
+        ("assert candidate(3 * 19) == [0 ** 0, 2 - 3 * 4]", case("[1, -10]", "[57]")),
+        ("assert candidate('ab' + 'c') == 7.0 / 2", case("3.5", "['abc']")),
+    ],
+)
+def test_a_literal_assert_becomes_a_test(statement, expected):
+    assert literal_tests(check(statement)) == (expected,)
+
+
+def test_tests_keep_their_order_and_statements_that_cannot_fail_are_none():
+    script = check(
+        '"""Tests."""', "assert True, 'debugging'", "assert candidate(1) == 1", "pass",
+        "assert candidate(2) == 2", "print",
+    )  # fmt: skip
+    assert [test.args for test in literal_tests(script)] == ["[1]", "[2]"]
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "assert abs(candidate(1) - 0.3) < 1e-6",
+        "assert candidate(tree_node([1])) == 1",
+        "assert candidate(1) == helper(1)",
+        "assert candidate(1) != 2",
+        "assert 1 == candidate(1)",
+        "assert other(1) == 1",
+        "assert candidate(*[1]) == 1",
+        "assert candidate(**{}) == 1",
+        "assert candidate(1) == 1 / 0",
+        "assert candidate('a' * 10 ** 9) == 1",
+        "assert candidate(2 ** 10 ** 9) == 1",
+        "assert candidate(1) is []",
+        "for x in range(3): assert candidate(x) == x",
+        "import random",
+        "candidate(1)",
+    ],
+)
+def test_one_assert_that_means_more_refuses_the_whole_script(statement):
+    with pytest.raises(NotLiteral):
+        literal_tests(check("assert candidate(1) == 1", statement))
+
+
+@pytest.mark.parametrize("script", ["", "def check(candidate:", "def other(): pass"])
+def test_a_script_without_a_check_function_is_refused(script):
+    with pytest.raises(NotLiteral):
+        literal_tests(script)

@@ -1,0 +1,307 @@
+"""Files of every form to problems; what is wrong with a row is said by file, row and field."""
+
+import base64
+import datetime
+import gzip
+import itertools
+import json
+import logging
+import pickle
+import subprocess
+import sys
+import zlib
+from pathlib import Path
+
+import pytest
+
+from pipeline import schemas
+from pipeline.config import FileProblems
+from pipeline.problems import BadRows, NoProblems, load_canonical_programs, load_problems
+from pipeline.problems.livecodebench import unpack
+from pipeline.problems.rows import FieldError
+from sandbox.protocol import Comparator, TestCase
+
+DATA = Path(__file__).parents[3] / "shared/data"
+OURS = {
+    "problem_id": "double",
+    "title": "Double",
+    "statement": "Print the double.",
+    "difficulty": "easy",
+    "released_on": "2024-05-01",
+    "entry_point": None,
+    "starter_code": "",
+    "tests": [{"stdin": "1\n", "expected": "2\n", "public": True}, {"stdin": "", "expected": ""}],
+}
+CALL = OURS | {"problem_id": "call", "entry_point": "Solution().double", "time_limit_s": 2}
+CALL["tests"] = [
+    {"args": [1, "é"], "kwargs": {"k": None}, "expected": {"a": [2.5, True]}},
+    {"args": [], "expected": None},
+]
+
+
+def write(path: Path, rows: list) -> Path:
+    text = "\n".join(row if isinstance(row, str) else json.dumps(row) for row in rows)
+    path.write_bytes(gzip.compress(text.encode()) if path.suffix == ".gz" else text.encode())
+    return path
+
+
+def load(kind: str, path: Path, **options):
+    return load_problems(FileProblems(kind=kind, paths=(str(path),), **options))
+
+
+def bad(kind: str, path: Path) -> list[tuple[int, str]]:
+    with pytest.raises(BadRows) as caught:
+        load(kind, path)
+    assert {row.file for row in caught.value.rows} == {str(path)}
+    assert all(str(row) in str(caught.value) for row in caught.value.rows)
+    return [(row.row, row.field) for row in caught.value.rows]
+
+
+# --- our own form ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["problems.jsonl", "problems.jsonl.gz"])
+def test_our_own_form_is_read_and_sorted_by_id(tmp_path, name):
+    call, double = load("jsonl", write(tmp_path / name, [OURS, "", CALL]))
+    assert (double.problem_id, double.entry_point, double.time_limit_s) == ("double", None, 6.0)
+    assert double.released_on == datetime.date(2024, 5, 1)
+    assert double.comparator is Comparator.LCB
+    assert double.tests == (
+        TestCase(expected="2\n", stdin="1\n", public=True),
+        TestCase(expected="", stdin=""),
+    )
+    assert (call.entry_point, call.time_limit_s) == ("Solution().double", 2.0)
+    assert call.tests == (
+        TestCase(expected='{"a": [2.5, true]}', args='[1, "é"]', kwargs='{"k": null}'),
+        TestCase(expected="null", args="[]"),
+    )
+
+
+def test_problems_survive_their_arrow_schema(tmp_path):
+    problems = load("jsonl", write(tmp_path / "p.jsonl", [OURS, CALL]))
+    assert schemas.PROBLEM.from_table(schemas.PROBLEM.to_table(problems)) == problems
+
+
+def test_options_of_the_config_fill_in_what_rows_leave_out(tmp_path):
+    path = write(tmp_path / "p.jsonl", [OURS, CALL])
+    (call,) = load("jsonl", path, limit=1, time_limit_s=9.0, comparator=Comparator.STRICT)
+    assert (call.problem_id, call.time_limit_s, call.comparator) == ("call", 2.0, Comparator.STRICT)
+    assert load("jsonl", path, time_limit_s=9.0)[1].time_limit_s == 9.0
+
+
+def without(field: str) -> dict:
+    return {name: value for name, value in OURS.items() if name != field}
+
+
+@pytest.mark.parametrize(
+    ("row", "field"),
+    [
+        ("{", "row"),
+        ("[]", "row"),
+        ('"\\ud800"', "row"),
+        (without("statement"), "statement"),
+        (OURS | {"problem_id": 3}, "problem_id"),
+        (OURS | {"statement": ""}, "statement"),
+        (OURS | {"colour": "red"}, "colour"),
+        (OURS | {"released_on": "May 2024"}, "released_on"),
+        (OURS | {"time_limit_s": 0}, "time_limit_s"),
+        (OURS | {"entry_point": "Solution.double"}, "entry_point"),
+        (OURS | {"tests": []}, "tests"),
+        (OURS | {"tests": [{"stdin": "1"}]}, "tests[0].expected"),
+        (OURS | {"tests": [{"stdin": "1", "expected": 2}]}, "tests[0].expected"),
+        (OURS | {"tests": [*OURS["tests"], {"args": [1], "expected": 2}]}, "tests[2]"),
+        (CALL | {"tests": [{"stdin": "1", "expected": 2}]}, "tests[0]"),
+        (CALL | {"tests": [{"args": 1, "expected": 2}]}, "tests[0].args"),
+        (CALL | {"tests": [{"args": [float("nan")], "expected": 2}]}, "tests[0].args"),
+    ],
+)
+def test_a_bad_row_is_named_by_file_row_and_field(tmp_path, row, field):
+    assert bad("jsonl", write(tmp_path / "p.jsonl", [OURS, row])) == [(2, field)]
+
+
+def test_every_bad_row_is_listed_and_the_same_id_twice_is_one(tmp_path):
+    rows = [OURS, without("tests"), OURS, without("difficulty")]
+    path = write(tmp_path / "p.jsonl", rows)
+    assert bad("jsonl", path) == [(2, "tests"), (3, "id"), (4, "difficulty")]
+
+
+def test_bad_rows_may_be_left_out_and_are_then_reported(tmp_path, caplog):
+    path = write(tmp_path / "p.jsonl", [without("tests"), OURS])
+    with caplog.at_level(logging.WARNING):
+        (problem,) = load("jsonl", path, skip_bad_rows=True)
+    assert problem.problem_id == "double"
+    assert "left out: 1 row" in caplog.text
+    assert f"{path}, row 1, tests" in caplog.text
+
+
+def test_a_file_without_problems_is_an_error_that_names_it(tmp_path):
+    path = write(tmp_path / "empty.jsonl", [])
+    with pytest.raises(NoProblems, match=r"empty\.jsonl"):
+        load("jsonl", path)
+
+
+def test_a_missing_or_damaged_file_is_an_error_that_names_it(tmp_path):
+    with pytest.raises(OSError, match=r"absent\.jsonl"):
+        load("jsonl", tmp_path / "absent.jsonl")
+    path = write(tmp_path / "p.jsonl.gz", [OURS] * 50)
+    path.write_bytes(path.read_bytes()[:-20])
+    with pytest.raises(OSError, match=r"p\.jsonl\.gz"):
+        load("jsonl", path)
+
+
+# --- LiveCodeBench -----------------------------------------------------------------------------
+
+
+def packed(value: object) -> str:
+    return base64.b64encode(zlib.compress(pickle.dumps(value))).decode()
+
+
+STDIN_TESTS = json.dumps([{"input": "1\n", "output": "2\n", "testtype": "stdin"}])
+CALL_TESTS = json.dumps([{"input": '[1, 2]\n"a"', "output": "3", "testtype": "functional"}])
+LCB = {
+    "question_title": "Double",
+    "question_content": "Print the double.",
+    "platform": "atcoder",
+    "question_id": "abc1_a",
+    "contest_id": "abc1",
+    "contest_date": "2024-08-21T00:00:00",
+    "starter_code": "",
+    "difficulty": "easy",
+    "public_test_cases": STDIN_TESTS,
+    "private_test_cases": packed(STDIN_TESTS),
+    "metadata": "{}",
+}
+LCB_CALL = LCB | {
+    "question_id": "1",
+    "platform": "leetcode",
+    "starter_code": "class Solution:\n    def double(self, n, name):\n        ",
+    "public_test_cases": CALL_TESTS,
+    "private_test_cases": "[]",
+    "metadata": '{"func_name": "double"}',
+}
+
+
+def test_livecodebench_problems_are_read(tmp_path):
+    call, stdin = load("livecodebench", write(tmp_path / "lcb.jsonl", [LCB, LCB_CALL]))
+    assert (stdin.platform, stdin.released_on) == ("atcoder", datetime.date(2024, 8, 21))
+    assert stdin.entry_point is None
+    assert stdin.tests == (
+        TestCase(expected="2\n", stdin="1\n", public=True),
+        TestCase(expected="2\n", stdin="1\n", public=False),
+    )
+    assert call.entry_point == "Solution().double"
+    assert call.tests == (TestCase(expected="3", args='[[1, 2], "a"]', public=True),)
+
+
+def test_programs_of_livecodebench_may_use_what_its_judge_imports(tmp_path):
+    (problem,) = load("livecodebench", write(tmp_path / "lcb.jsonl", [LCB]))
+    program = problem.prelude + (
+        "assert deque is collections.deque and List[int] and inf == math.inf\n"
+        "assert pow(2, 5, 7) == 4 and open is io.open and sum([1]) == 1\n"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True)
+
+
+@pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
+def test_a_packed_string_is_read_in_every_pickle_protocol(protocol):
+    pickled = pickle.dumps("[é\n]" * 99, protocol=protocol)
+    assert unpack(base64.b64encode(zlib.compress(pickled)).decode()) == "[é\n]" * 99
+
+
+class Explodes:
+    def __reduce__(self):
+        return (Path.touch, (Path("exploded"),))
+
+
+@pytest.mark.parametrize("value", [Explodes(), ["text"], b"text", 7, None, ("a", "b")])
+def test_a_pickle_of_anything_but_a_string_is_refused_and_never_run(tmp_path, monkeypatch, value):
+    monkeypatch.chdir(tmp_path)
+    path = write(tmp_path / "lcb.jsonl", [LCB | {"private_test_cases": packed(value)}])
+    assert bad("livecodebench", path) == [(1, "private_test_cases")]
+    assert not Path("exploded").exists()
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "not base64!", base64.b64encode(b"no zlib").decode(), packed("text" * 99)[:-40]],
+)
+def test_private_tests_that_cannot_be_decoded_are_refused(text):
+    with pytest.raises(FieldError):
+        unpack(text)
+
+
+def test_a_decompression_bomb_is_refused(monkeypatch):
+    monkeypatch.setattr("pipeline.problems.livecodebench._MAX_BYTES", 1000)
+    with pytest.raises(FieldError, match="larger than 1000"):
+        unpack(packed("x" * 2000))
+
+
+@pytest.mark.parametrize(
+    ("change", "field"),
+    [
+        ({"contest_date": "soon"}, "contest_date"),
+        ({"metadata": "{"}, "metadata"),
+        ({"public_test_cases": "[{}]"}, "public_test_cases[0][input]"),
+        ({"public_test_cases": CALL_TESTS}, "public_test_cases[0].testtype"),
+        ({"public_test_cases": "[]", "private_test_cases": "[]"}, "tests"),
+        ({"question_id": None}, "question_id"),
+    ],
+)
+def test_a_bad_livecodebench_row_is_named_by_its_field(tmp_path, change, field):
+    assert bad("livecodebench", write(tmp_path / "lcb.jsonl", [LCB | change])) == [(1, field)]
+
+
+def test_call_based_tests_of_livecodebench_must_be_json(tmp_path):
+    tests = json.dumps([{"input": "[1", "output": "3", "testtype": "functional"}])
+    path = write(tmp_path / "lcb.jsonl", [LCB_CALL | {"public_test_cases": tests}])
+    assert bad("livecodebench", path) == [(1, "public_test_cases[0].input")]
+
+
+# --- the recorded benchmarks -------------------------------------------------------------------
+
+recorded = pytest.mark.skipif(not DATA.exists(), reason="shared/data is not beside the project")
+
+
+def run(code: str, entry_point: str, test: TestCase, names: dict) -> bool:
+    """The outcome of a test by Python's own `==`; for programs that we know."""
+    if "candidate" not in names:
+        exec(code, names)
+        names["candidate"] = eval(entry_point, names)
+    args, kwargs = eval(test.args or "[]"), eval(test.kwargs or "{}")
+    return names["candidate"](*args, **kwargs) == eval(test.expected)
+
+
+@recorded
+def test_leetcode_dataset_is_read_but_for_the_problem_on_trees(caplog):
+    path = DATA / "leetcode-v0.3.1-test.jsonl.gz"
+    problems = load("leetcode", path, skip_bad_rows=True)
+    assert "left out: 1 row" in caplog.text
+    assert "row 67, test: cannot be judged outside the program's own process" in caplog.text
+    assert len(problems) == 227
+    assert sum(len(problem.tests) for problem in problems) == 23_159
+    assert {problem.difficulty for problem in problems} == {"easy", "medium", "hard"}
+    dates = [problem.released_on for problem in problems]
+    assert (min(dates), max(dates)) == (datetime.date(2024, 8, 4), datetime.date(2025, 3, 30))
+
+
+@recorded
+def test_canonical_programs_of_leetcode_dataset_pass_with_their_prelude(tmp_path):
+    with gzip.open(DATA / "leetcode-v0.3.1-test.jsonl.gz", "rt") as lines:
+        path = write(tmp_path / "leetcode.jsonl", list(itertools.islice(lines, 20)))
+    canonical = load_canonical_programs(FileProblems(kind="leetcode", paths=(str(path),)))
+    for problem in load("leetcode", path):
+        code, names = problem.prelude + canonical[problem.problem_id], {}
+        assert all(run(code, problem.entry_point, test, names) for test in problem.tests[:5])
+
+
+@recorded
+def test_humaneval_is_read_but_for_ten_problems_whose_tests_are_no_literals():
+    path = DATA / "humaneval.jsonl.gz"
+    assert [row for row, _ in bad("humaneval", path)] == [3, 5, 33, 34, 38, 39, 45, 51, 54, 152]
+    problems = load("humaneval", path, skip_bad_rows=True)
+    assert len(problems) == 154
+    options = FileProblems(kind="humaneval", paths=(str(path),), skip_bad_rows=True)
+    canonical = load_canonical_programs(options)
+    for problem in problems:
+        code, names = problem.prelude + canonical[problem.problem_id], {}
+        assert all(run(code, problem.entry_point, test, names) for test in problem.tests)
