@@ -269,5 +269,6 @@ def _label_qualities(
     qualities = [
         label_quality(arm.name, labels.estimates.get(arm.name, ()), labels.examples, config)
         for arm in ordered(arms)
+        if arm.targets is not Targets.TRUE  # those labels are the truth
     ]
     return tuple(quality for quality in qualities if quality is not None)

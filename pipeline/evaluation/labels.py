@@ -3,14 +3,14 @@
 Only intermediate steps count: the last step's label is the unit-test outcome, which is clean.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Bool, Float64
+from jaxtyping import Bool, Float64, Int64
 
 from pipeline.config import EvaluationConfig
-from pipeline.evaluation.metrics import Estimate, Weights, bootstrap, weighted_auroc
+from pipeline.evaluation.metrics import Estimate, Weights, auroc_wins, bootstrap
 from pipeline.records import Example, LabelEstimate
 
 
@@ -63,10 +63,7 @@ def label_quality(
     right = np.array(truth, dtype=bool)
     labels = np.array([[e.initial for e in known], [e.corrected for e in known]])
     names, problem = np.unique(problem_ids, return_inverse=True)
-
-    def statistic(weights: Weights) -> np.ndarray:
-        return _auroc_and_brier(labels, right, weights[:, problem])
-
+    statistic = _auroc_and_brier(labels, right, problem, len(names))
     values = statistic(np.ones((1, len(names))))[0]
     intervals = bootstrap(statistic, len(names), config)
     estimates_of = [
@@ -88,10 +85,23 @@ def label_quality(
 def _auroc_and_brier(
     labels: Float64[np.ndarray, "2 step"],
     right: Bool[np.ndarray, " step"],
-    weights: Float64[np.ndarray, "resample step"],
-) -> Float64[np.ndarray, "resample 6"]:
-    """Before, after and change of the AUROC, then of the Brier score."""
-    auroc = np.stack([weighted_auroc(side, right, weights) for side in labels])
-    brier = (weights @ ((labels - right) ** 2).T / weights.sum(axis=1, keepdims=True)).T
-    rows = [*auroc, auroc[1] - auroc[0], *brier, brier[1] - brier[0]]
-    return np.stack(rows, axis=1)
+    problem: Int64[np.ndarray, " step"],
+    problems: int,
+) -> Callable[[Weights], Float64[np.ndarray, "resample 6"]]:
+    """Before, after and change of the AUROC, then of the Brier score, as a statistic of weights."""
+    steps = np.bincount(problem, minlength=problems)
+    rights = np.bincount(problem[right], minlength=problems)
+    wins = [auroc_wins(side, right, problem, problems) for side in labels]
+    errors = [
+        np.bincount(problem, weights=(side - right) ** 2, minlength=problems) for side in labels
+    ]
+
+    def statistic(weights: Weights) -> np.ndarray:
+        pairs = (weights @ rights) * (weights @ (steps - rights))
+        with np.errstate(invalid="ignore"):  # one class only: undefined, NaN
+            auroc = [((weights @ side) * weights).sum(axis=1) / pairs for side in wins]
+        brier = [weights @ side / (weights @ steps) for side in errors]
+        rows = [*auroc, auroc[1] - auroc[0], *brier, brier[1] - brier[0]]
+        return np.stack(rows, axis=1)
+
+    return statistic

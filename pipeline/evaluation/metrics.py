@@ -14,7 +14,7 @@ from jaxtyping import Bool, Float64, Int64
 from pipeline.config import EvaluationConfig
 
 Weights = Float64[np.ndarray, "resample problem"]
-_RESAMPLES_AT_ONCE = 128  # bounds memory when a statistic spreads weights over many steps
+_RESAMPLES_AT_ONCE = 256  # bounds memory: weights are (resample, problem)
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,16 +46,19 @@ def bootstrap(
     paired. None for every series where there are fewer than two problems, or no defined resample.
     """
     rng = np.random.default_rng(config.seed)
-    uniform = np.full(problems, 1 / problems)
-    draws = [
-        statistic(rng.multinomial(problems, uniform, size=size).astype(np.float64))
-        for size in _chunks(config.bootstrap)
-    ]
+    draws = [statistic(_draw(rng, size, problems)) for size in _chunks(config.bootstrap)]
     tail = (1 - config.confidence) / 2
     return [
         _interval(series[~np.isnan(series)], tail) if problems > 1 else None
         for series in np.concatenate(draws).T
     ]
+
+
+def _draw(rng: np.random.Generator, size: int, problems: int) -> Weights:
+    drawn = rng.integers(problems, size=(size, problems))
+    cell = drawn + np.arange(size)[:, None] * problems
+    counts = np.bincount(cell.ravel(), minlength=size * problems)
+    return counts.reshape(size, problems).astype(np.float64)
 
 
 def _chunks(total: int) -> list[int]:
@@ -82,33 +85,37 @@ def means(
     ]
 
 
-def weighted_auroc(
+def auroc_wins(
     scores: Float64[np.ndarray, " item"],
     positive: Bool[np.ndarray, " item"],
-    weights: Float64[np.ndarray, "resample item"],
-) -> Float64[np.ndarray, " resample"]:
-    """The chance that a random positive scores above a random negative, a tie counting half.
+    problem: Int64[np.ndarray, " item"],
+    problems: int,
+) -> Float64[np.ndarray, "problem problem"]:
+    """Entry p, q: how many (positive of p, negative of q) pairs are in the right order, a tie
+    counting half.
 
-    NaN where a class has no weight.
+    With problems weighted by w, the AUROC is w' wins w / ((w' positives) (w' negatives)): every
+    resample of the problems costs the same, however many items there are.
     """
-    _, group = np.unique(scores, return_inverse=True)
-    order = np.argsort(group, kind="stable")
-    starts = np.flatnonzero(np.diff(group[order], prepend=-1))
-    ordered = weights[:, order]
-    positives = np.add.reduceat(ordered * positive[order], starts, axis=1)
-    negatives = np.add.reduceat(ordered * ~positive[order], starts, axis=1)
-    below = np.cumsum(negatives, axis=1) - negatives / 2
-    pairs = positives.sum(axis=1) * negatives.sum(axis=1)
-    with np.errstate(invalid="ignore"):
-        return (positives * below).sum(axis=1) / pairs
+    wins = np.zeros((problems, problems))
+    for q in range(problems):
+        negatives = np.sort(scores[~positive & (problem == q)])
+        below = np.searchsorted(negatives, scores[positive], side="left")
+        not_above = np.searchsorted(negatives, scores[positive], side="right")
+        wins[:, q] = np.bincount(
+            problem[positive], weights=(below + not_above) / 2, minlength=problems
+        )
+    return wins
 
 
 def auroc(scores: Sequence[float], positive: Sequence[bool]) -> float | None:
-    """Area under the ROC curve; None where one class is missing."""
+    """Area under the ROC curve: the chance that a random positive scores above a random negative,
+    a tie counting half. None where one class is missing."""
     if not any(positive) or all(positive):
         return None
-    ones = np.ones((1, len(scores)))
-    return float(weighted_auroc(np.asarray(scores), np.asarray(positive, dtype=bool), ones)[0])
+    truth, together = np.asarray(positive, dtype=bool), np.zeros(len(scores), dtype=np.int64)
+    wins = auroc_wins(np.asarray(scores, dtype=np.float64), truth, together, problems=1)
+    return float(wins[0, 0] / (truth.sum() * (~truth).sum()))
 
 
 @dataclass(frozen=True, slots=True)

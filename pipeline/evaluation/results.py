@@ -1,8 +1,8 @@
 """The one typed result of an evaluation, stored as `selection.json`.
 
-Keys of `selection.json` are the field names of the dataclasses below, nested as they are; enums are
-their values, a missing number is null. Accuracies are in [0, 1]. `schema_version` is raised
-whenever a key is removed or changes meaning.
+Its keys are the fields of `Selection`, nested as they are, and `run` with the fields of `RunFacts`;
+enums are their values, a missing number is null, accuracies are in [0, 1]. `schema_version` is
+raised whenever a key is removed or changes meaning.
 """
 
 import dataclasses
@@ -11,6 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
+
+from pydantic import BaseModel
 
 from pipeline.evaluation.labels import LabelQuality
 from pipeline.evaluation.metrics import Estimate, Reliability
@@ -94,14 +96,17 @@ class Selection:
         return next(method for method in self.methods if method.method == name)
 
 
-def to_json(result: object) -> str:
-    """A result as JSON, keys in the order of its fields."""
-    return json.dumps(_plain(result), indent=2, allow_nan=False, ensure_ascii=False) + "\n"
+def to_json(selection: Selection, **sections: object) -> str:
+    """A selection as JSON, with `sections` (dataclasses) under keys of their own after it."""
+    stored = _plain(selection) | {name: _plain(value) for name, value in sections.items()}
+    return json.dumps(stored, indent=2, allow_nan=False, ensure_ascii=False) + "\n"
 
 
 def _plain(value: Any) -> Any:
     if dataclasses.is_dataclass(value):
         return {f.name: _plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+    if isinstance(value, BaseModel):
+        return value.model_dump(mode="json")
     if isinstance(value, Mapping):
         return {str(key): _plain(item) for key, item in value.items()}
     if isinstance(value, tuple | list):

@@ -159,9 +159,9 @@ def stack_curves(
 class ChoiceReason(StrEnum):
     """Why an aggregator was taken."""
 
-    VALIDATION = "best on the validation problems"
-    OUTCOME_MODEL = "only the last step of an outcome model is trained"
-    NO_VALIDATION = "no validation problems: the default"
+    VALIDATION = "best on validation"
+    OUTCOME_MODEL = "the one step it is trained on"
+    NO_VALIDATION = "default: no validation problems"
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from pipeline.config import EvaluationConfig
 from pipeline.evaluation.labels import label_quality
-from pipeline.evaluation.metrics import auroc, bootstrap, means, reliability, weighted_auroc
+from pipeline.evaluation.metrics import auroc, auroc_wins, bootstrap, means, reliability
 from pipeline.records import Example, LabelEstimate, Role
 
 CONFIG = EvaluationConfig(bootstrap=1000, seed=3)
@@ -30,14 +30,17 @@ def test_auroc_counts_pairs_with_ties_as_half(rows):
     assert auroc(scores, positive) == pytest.approx(pairwise_auroc(scores, positive))
 
 
-def test_a_weight_of_two_means_the_item_is_there_twice():
-    scores, positive = np.array([0.1, 0.4, 0.4, 0.8]), np.array([False, True, False, True])
-    weights = np.array([[2.0, 1.0, 3.0, 0.0], [0.0, 0.0, 1.0, 0.0]])
-    first, second = weighted_auroc(scores, positive, weights)
-    assert first == pytest.approx(
-        pairwise_auroc([0.1, 0.1, 0.4, 0.4, 0.4, 0.4], [False, False, True, False, False, False])
+def test_a_problem_drawn_twice_counts_its_items_twice_in_the_auroc():
+    scores = np.array([0.1, 0.4, 0.4, 0.8, 0.3])
+    positive = np.array([False, True, False, True, True])
+    problem = np.array([0, 0, 1, 1, 1])
+    weights = np.array([2, 1])
+    wins = auroc_wins(scores, positive, problem, problems=2)
+    often = np.repeat(np.arange(5), weights[problem])
+    pairs = (1 * 2 + 2 * 1) * (1 * 2 + 1 * 1)
+    assert weights @ wins @ weights / pairs == pytest.approx(
+        pairwise_auroc(scores[often], positive[often])
     )
-    assert np.isnan(second)
 
 
 def test_the_bootstrap_interval_of_a_mean_agrees_with_the_normal_one():

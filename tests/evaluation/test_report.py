@@ -1,0 +1,191 @@
+import io
+import json
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from pipeline.config import ArmConfig, Correction, EvaluationConfig, Targets
+from pipeline.evaluation.evaluate import KnownLabels, ScoredSplit, evaluate
+from pipeline.evaluation.plots import best_of_n_plot, colours, label_quality_plot, training_plot
+from pipeline.evaluation.report import write_report
+from pipeline.evaluation.run_facts import RunFacts, TrainingPoint
+from pipeline.evaluation.selection import Candidate
+from pipeline.evaluation.table import selection_table
+from pipeline.records import Example, LabelEstimate, Role
+from sandbox.protocol import Isolation
+
+ARMS = [
+    ArmConfig(name="orm", targets=Targets.FINAL),
+    ArmConfig(name="prm_soft"),
+    ArmConfig(name="prm_hard", targets=Targets.HARD),
+    ArmConfig(name="prm_corrected", correction=Correction.LABELS),
+    ArmConfig(name="prm_true", targets=Targets.TRUE),
+]
+CONFIG = EvaluationConfig(bootstrap=300)
+
+
+def split(problems, seed):
+    rng = np.random.default_rng(seed)
+    candidates = [
+        Candidate(f"p{p}", f"s{p}-{k}", str(2 + p % 3), truth[-1], truth)
+        for p in range(problems)
+        for k in range(4)
+        for truth in [tuple(bool(r) for r in np.cumprod(rng.random(3) < 0.8))]
+    ]
+    scores = {
+        arm.name: {
+            c.solution_id: tuple(0.2 + 0.5 * t + 0.3 * rng.random() for t in c.step_truth or ())
+            for c in candidates
+        }
+        for arm in ARMS
+    }
+    return ScoredSplit(candidates, scores)
+
+
+def known_labels():
+    examples = [
+        Example(
+            f"t{i}", f"q{i}", Role.TRAIN, "2", "", "", (1, 2), (f"{i}-0", f"{i}-1"),
+            (1, 1), (4, 4), (i % 2 == 0, False), False,
+        )
+        for i in range(20)
+    ]  # fmt: skip
+    estimates = [LabelEstimate(f"{i}-0", 0.5, 0.9 if i % 3 else 0.2, 4) for i in range(20)]
+    return KnownLabels(examples, {"prm_soft": estimates, "prm_corrected": estimates})
+
+
+def facts(verdicts, name="demo"):
+    return RunFacts(
+        name=name,
+        config=CONFIG,
+        counts={"rollouts": 12345},
+        verdicts=verdicts,
+        versions={"ray": "2.60.0"},
+    )
+
+
+HISTORY = [
+    TrainingPoint("prm_corrected", step, 1 / step, meta_loss=2 / step, mean_label=0.4)
+    for step in range(1, 50)
+] + [TrainingPoint("orm", step, 1 / step) for step in range(1, 50)]
+DOCKER = facts({Isolation.DOCKER: 100})
+
+
+@pytest.fixture(scope="module")
+def selection():
+    return evaluate(ARMS, split(40, 0), split(20, 1), known_labels(), CONFIG)
+
+
+class Outline(HTMLParser):
+    """Every address that a page asks for, and whether its tags close in order."""
+
+    def __init__(self, page):
+        super().__init__()
+        self.addresses, self.open = [], []
+        self.feed(page)
+
+    def handle_starttag(self, tag, attrs):
+        self.addresses += [value for name, value in attrs if name in ("src", "href")]
+        if tag not in ("meta", "img", "br"):
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+
+def test_a_report_is_a_json_four_pictures_and_a_page_that_needs_nothing_else(tmp_path, selection):
+    files = write_report(tmp_path / "deep" / "report", selection, DOCKER, HISTORY)
+    assert [path.name for path in files.pictures] == [
+        "best_of_n.png", "label_quality.png", "reliability.png", "training.png",
+    ]  # fmt: skip
+    assert all(path.read_bytes().startswith(b"\x89PNG") for path in files.pictures)
+    page = files.page.read_text()
+    outline = Outline(page)
+    assert outline.open == []
+    assert len(outline.addresses) == 4
+    assert all(address.startswith("data:image/png;base64,") for address in outline.addresses)
+    assert "http" not in page
+    assert sorted(path.name for path in files.page.parent.iterdir()) == [
+        "best_of_n.png", "label_quality.png", "reliability.png", "report.html", "selection.json",
+        "training.png",
+    ]  # fmt: skip
+
+
+def test_the_json_holds_the_selection_and_the_run(tmp_path, selection):
+    stored = json.loads(write_report(tmp_path, selection, DOCKER).selection.read_text())
+    assert stored["problems"] == 40
+    assert stored["methods"][0]["method"] == "pass_at_1"
+    assert stored["labels"][0]["method"] == "prm_soft"
+    assert stored["run"]["verdicts"] == {"docker": 100}
+    assert stored["run"]["versions"] == {"ray": "2.60.0"}
+    assert stored["run"]["config"]["bootstrap"] == 300
+
+
+def test_the_same_result_gives_the_same_bytes(tmp_path, selection):
+    first = write_report(tmp_path / "a", selection, DOCKER, HISTORY)
+    second = write_report(tmp_path / "b", selection, DOCKER, HISTORY)
+    assert first.page.read_bytes() == second.page.read_bytes()
+    assert first.selection.read_bytes() == second.selection.read_bytes()
+
+
+def test_the_page_says_what_is_within_noise_and_what_was_run(tmp_path, selection):
+    page = write_report(tmp_path, selection, DOCKER).page.read_text()
+    for text in ("within noise", "12,345", "2.60.0", "validation", "bootstrap", "isolation docker"):
+        assert text in page
+    for row in selection.methods:
+        assert row.title in page
+
+
+def test_unsafe_verdicts_are_a_loud_box_and_isolated_ones_are_not(tmp_path, selection):
+    unsafe = facts({Isolation.NONE: 7, Isolation.DOCKER: 3})
+    assert "7 of 10 verdicts" in write_report(tmp_path / "a", selection, unsafe).page.read_text()
+    assert "No isolation" not in write_report(tmp_path / "b", selection, DOCKER).page.read_text()
+
+
+def test_a_name_with_markup_in_it_is_shown_and_not_obeyed(tmp_path, selection):
+    page = write_report(
+        tmp_path, selection, facts({Isolation.DOCKER: 1}, name="<script>alert(1)</script>")
+    ).page.read_text()
+    assert "<script>" not in page
+    assert "&lt;script&gt;" in page
+
+
+def test_without_truth_scores_or_history_the_report_still_stands(tmp_path):
+    candidates = [Candidate("p", "a", "easy", True), Candidate("p", "b", "easy", False)]
+    bare = evaluate([], ScoredSplit(candidates, {}), config=CONFIG)
+    files = write_report(tmp_path, bare, DOCKER)
+    assert [path.name for path in files.pictures] == ["best_of_n.png"]
+    assert Outline(files.page.read_text()).open == []
+    with pytest.raises(ValueError, match="truth"):
+        label_quality_plot(bare)
+    with pytest.raises(ValueError, match="history"):
+        training_plot(bare, [])
+
+
+def test_a_single_candidate_per_problem_still_draws():
+    candidates = [Candidate(f"p{i}", f"s{i}", "easy", i % 2 == 0) for i in range(4)]
+    figure = best_of_n_plot(evaluate([], ScoredSplit(candidates, {}), config=CONFIG))
+    figure.savefig(io.BytesIO())
+
+
+def test_methods_have_one_colour_each(selection):
+    chosen = colours(selection)
+    assert set(chosen) == {row.method for row in selection.methods}
+    assert len(set(chosen.values())) == len(chosen)
+
+
+def test_the_terminal_table_has_a_row_per_method_and_a_column_per_difficulty(selection):
+    console = Console(width=140, file=io.StringIO(), record=True)
+    console.print(selection_table(selection))
+    lines = console.export_text().splitlines()
+    text = "\n".join(lines)
+    rows = [line.split("│")[1].strip() for line in lines if line.startswith("│")]
+    assert rows == [
+        "pass@1", "ORM", "PRM soft", "PRM hard", "PRM + corrected labels",
+        "PRM on true labels", "oracle",
+    ]  # fmt: skip
+    for level in ("2 functions", "3 functions", "4 functions", "n = 14", "n = 13"):
+        assert level in text
+    assert "PRM + corrected labels against PRM soft" in text
