@@ -1,0 +1,242 @@
+"""What this machine or cluster lacks: one line per thing, with the mend.
+
+    python -m jobs.doctor [--root runs/store] [--address auto]
+
+Exits with 1 when something is missing that the demo needs; what only other runs need (a Docker
+engine, GPUs, keys, a cluster) is named and does not count. A key is never shown.
+"""
+
+import argparse
+import ctypes
+import importlib.metadata
+import logging
+import os
+import shutil
+import socket
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from enum import StrEnum
+from pathlib import Path
+
+import docker.errors
+import ray
+
+from sandbox import IMAGE, SandboxUnavailable
+from sandbox.container import connect
+
+DISK_GB = 2.0  # free space that a run of the demo may take, GB
+CLOCK_S = 2.0  # skew to the store's file system that a lock's heartbeat bears, seconds
+CONNECT_S = 5.0  # for a cluster to accept a connection, seconds
+PYTHONS = ((3, 11), (3, 12))
+KEYS = {
+    "OPENAI_API_KEY": "policy `openai`",
+    "HF_TOKEN": "gated models on the Hugging Face hub",
+}
+
+
+class State(StrEnum):
+    OK = "ok"
+    ABSENT = "absent"  # not needed by the demo
+    MISSING = "missing"
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One line of the report; `mend` says what to do where `state` is not ok."""
+
+    name: str
+    state: State
+    detail: str
+    mend: str = ""
+
+    def __str__(self) -> str:
+        mend = f" -> {self.mend}" if self.mend else ""
+        return f"{self.state:8} {self.name:15} {self.detail}{mend}"
+
+
+def check_python() -> Finding:
+    version = ".".join(map(str, sys.version_info[:3]))
+    if sys.version_info[:2] in PYTHONS:
+        return Finding("Python", State.OK, f"{version} at {sys.executable}")
+    return Finding("Python", State.MISSING, f"{version} is not 3.11 or 3.12", "make clean setup")
+
+
+def check_ray(address: str | None) -> Finding:
+    if address is None:
+        cpus = len(os.sched_getaffinity(0))
+        return Finding("Ray", State.OK, f"{ray.__version__}, would start here with {cpus} CPUs")
+    try:
+        _reach(address)
+        ray.init(address=address, logging_level=logging.ERROR, log_to_driver=False)
+    except (OSError, RuntimeError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        return Finding(
+            "Ray",
+            State.MISSING,
+            f"{ray.__version__}, no cluster at {address}: {reason}",
+            "`ray start --head` or `ray up cluster.yaml`, or leave --address and RAY_ADDRESS out",
+        )
+    try:
+        nodes = sum(node["Alive"] for node in ray.nodes())
+        resources = ray.cluster_resources()
+    finally:
+        ray.shutdown()
+    offered = ", ".join(f"{name} {resources.get(name, 0):g}" for name in ("CPU", "GPU", "docker"))
+    return Finding("Ray", State.OK, f"{ray.__version__}, at {address}: nodes {nodes}, {offered}")
+
+
+def _reach(address: str) -> None:
+    """Raises OSError where nothing listens at `host:port`: `ray.init` would try for minutes."""
+    host, colon, port = address.rpartition("://")[2].rpartition(":")
+    if colon:
+        socket.create_connection((host, int(port)), timeout=CONNECT_S).close()
+
+
+def check_sandbox() -> Iterator[Finding]:
+    """The engine, and its image where one answers."""
+    try:
+        client = connect()
+    except SandboxUnavailable as error:
+        yield Finding(
+            "Docker engine",
+            State.ABSENT,
+            f"{error}",
+            "`make sandbox` as root on Debian/Ubuntu; without one the demo runs unsandboxed",
+        )
+        return
+    try:
+        yield Finding("Docker engine", State.OK, f"{client.version()['Version']}")
+        image = client.images.get(IMAGE)
+        megabytes = image.attrs["Size"] / 1e6
+        yield Finding("Sandbox image", State.OK, f"{IMAGE}, {megabytes:.0f} MB")
+    except docker.errors.ImageNotFound:
+        yield Finding("Sandbox image", State.ABSENT, f"no {IMAGE}", "python -m sandbox.image")
+    finally:
+        client.close()
+
+
+def check_gpus() -> Finding:
+    try:
+        import torch
+    except (ImportError, OSError) as error:  # OSError: a shared library is missing
+        return Finding("torch", State.MISSING, f"{error}", "make clean setup")
+    count = torch.cuda.device_count()
+    if count == 0:
+        return Finding(
+            "GPUs",
+            State.ABSENT,
+            f"none seen by torch {torch.__version__}",
+            "none needed for the demo; else NVIDIA's driver and `make setup EXTRA=gpu`",
+        )
+    devices = [torch.cuda.get_device_properties(index) for index in range(count)]
+    named = ", ".join(f"{device.name} {device.total_memory / 1e9:.0f} GB" for device in devices)
+    return Finding("GPUs", State.OK, f"{count}: {named}")
+
+
+def check_vllm() -> Finding:
+    os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
+    try:
+        from vllm.platforms import current_platform
+
+        device = current_platform.device_type
+        if device == "cpu":
+            ctypes.CDLL("libnuma.so.1")
+    except (ImportError, OSError) as error:
+        mend = "apt-get install libnuma1" if "libnuma" in str(error) else "make clean setup"
+        return Finding("vLLM", State.MISSING, f"{error}", mend)
+    versions = importlib.metadata.packages_distributions()["vllm"]
+    version = importlib.metadata.version(versions[0])
+    return Finding("vLLM", State.OK, f"{version} on {device}")
+
+
+def check_keys() -> Iterator[Finding]:
+    for variable, purpose in KEYS.items():
+        if os.environ.get(variable):
+            yield Finding(variable, State.OK, "set")
+        else:
+            yield Finding(variable, State.ABSENT, f"only for {purpose}", f"export {variable}=...")
+
+
+def check_store(root: str) -> Iterator[Finding]:
+    """Free space under a local root, and the clock against its file system's: a lock's heartbeat
+    is as good as the agreement of the two."""
+    now = f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC"
+    if "://" in root:
+        yield Finding("Clock", State.OK, now)
+        return
+    directory = _nearest_existing(Path(root).absolute())
+    free = shutil.disk_usage(directory).free / 1e9
+    yield (
+        Finding("Disk", State.OK, f"{free:.1f} GB free for {root}")
+        if free >= DISK_GB
+        else Finding(
+            "Disk",
+            State.MISSING,
+            f"{free:.1f} GB free for {root}, a run of the demo may take {DISK_GB:.0f}",
+            "free some, or give --root elsewhere",
+        )
+    )
+    try:
+        with tempfile.NamedTemporaryFile(dir=directory) as file:
+            skew = Path(file.name).stat().st_mtime - time.time()
+    except OSError as error:
+        yield Finding("Store", State.MISSING, f"{error}", "give --root where you may write")
+        return
+    yield (
+        Finding("Clock", State.OK, f"{now}, agrees with the file system of {root}")
+        if abs(skew) <= CLOCK_S
+        else Finding(
+            "Clock",
+            State.MISSING,
+            f"{now}, {skew:+.1f} s from the file system of {root}",
+            "synchronise the clocks (chrony, systemd-timesyncd)",
+        )
+    )
+
+
+def _nearest_existing(path: Path) -> Path:
+    return next(parent for parent in (path, *path.parents) if parent.is_dir())
+
+
+def examine(root: str, address: str | None) -> Iterator[Finding]:
+    """Every finding, as soon as it is known."""
+    yield check_python()
+    yield check_ray(address)
+    yield from check_sandbox()
+    yield check_gpus()
+    yield check_vllm()
+    yield from check_keys()
+    yield from check_store(root)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m jobs.doctor",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "--root",
+        default="runs/store",
+        help="where a run would keep its results: its disk and clock (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--address",
+        default=os.environ.get("RAY_ADDRESS"),
+        help="a Ray cluster to look at, such as `auto` (default: RAY_ADDRESS, else none)",
+    )
+    options = parser.parse_args(arguments)
+    missing = 0
+    for finding in examine(options.root, options.address):
+        print(finding, flush=True)
+        missing += finding.state is State.MISSING
+    print(f"{missing} missing for the demo" if missing else "nothing missing for the demo")
+    return 1 if missing else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

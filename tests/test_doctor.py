@@ -1,0 +1,105 @@
+"""The doctor says what is missing, one line each, and fails only for what the demo needs."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from ray.cluster_utils import Cluster
+
+from jobs.doctor import Finding, State, main
+
+NEEDS = ("Python", "Ray", "vLLM", "Disk", "Clock")
+
+
+def _lines(output: str) -> dict[str, list[str]]:
+    """Words of each finding by its name."""
+    return {line[9:24].strip(): line.split() for line in output.splitlines()[:-1]}
+
+
+def _run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "jobs.doctor", *arguments],
+        env=os.environ | environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+
+def test_a_machine_that_can_run_the_demo_is_found_well(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    assert main(["--root", str(tmp_path / "store")]) == 0
+
+    output = capsys.readouterr().out
+    assert {
+        name: words[0] for name, words in _lines(output).items() if name in NEEDS
+    } == dict.fromkeys(NEEDS, "ok")
+    assert output.endswith("nothing missing for the demo\n")
+    assert not (tmp_path / "store").exists()  # looked at, not made
+
+
+def test_a_key_is_reported_and_never_shown(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "a-secret")
+    monkeypatch.delenv("HF_TOKEN", raising=False)
+    main([])
+
+    output = capsys.readouterr().out
+    assert _lines(output)["OPENAI_API_KEY"] == ["ok", "OPENAI_API_KEY", "set"]
+    assert _lines(output)["HF_TOKEN"][0] == "absent"
+    assert "a-secret" not in output
+
+
+def test_a_missing_engine_is_named_with_its_socket_and_does_not_fail_the_demo(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DOCKER_HOST", "unix:///nowhere/docker.sock")
+    assert main([]) == 0
+
+    engine = _lines(capsys.readouterr().out)["Docker engine"]
+    assert engine[0] == "absent"
+    assert any("/nowhere/docker.sock" in word for word in engine)
+
+
+def test_a_vllm_that_does_not_import_is_missing_and_fails(tmp_path: Path) -> None:
+    (tmp_path / "vllm").mkdir()
+    (tmp_path / "vllm" / "__init__.py").write_text("raise ImportError('built for another torch')")
+
+    outcome = _run(PYTHONPATH=str(tmp_path))
+
+    assert outcome.returncode == 1, outcome.stderr
+    assert "built for another torch" in outcome.stdout
+    assert _lines(outcome.stdout)["vLLM"][0] == "missing"
+
+
+def test_a_cluster_that_does_not_answer_is_missing() -> None:
+    outcome = _run("--address", "127.0.0.1:1")
+
+    assert outcome.returncode == 1, outcome.stderr
+    assert "no cluster at 127.0.0.1:1" in outcome.stdout
+
+
+@pytest.mark.slow
+def test_a_clusters_nodes_and_resources_are_counted() -> None:
+    cluster = Cluster(
+        initialize_head=True,
+        head_node_args={"num_cpus": 1, "num_gpus": 0, "resources": {"docker": 2}},
+    )
+    address = str(cluster.address)
+    try:
+        outcome = _run("--address", address)
+    finally:
+        cluster.shutdown()
+
+    assert outcome.returncode == 0, outcome.stderr
+    assert f"at {address}: nodes 1, CPU 1, GPU 0, docker 2" in outcome.stdout
+
+
+def test_a_finding_is_one_line_with_its_mend() -> None:
+    finding = Finding("Disk", State.MISSING, "0.1 GB free", "free some")
+    assert str(finding) == "missing  Disk            0.1 GB free -> free some"
