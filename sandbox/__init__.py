@@ -1,0 +1,43 @@
+"""Judge programs against tests, safely: `sandbox` stands alone and needs only a Docker engine.
+
+    from sandbox import Program, Sandbox, TestCase
+
+    tests = (TestCase(stdin="1 2\\n", expected="3\\n"), TestCase(stdin="4 5\\n", expected="9\\n"))
+    with Sandbox() as sandbox:
+        verdict = sandbox.judge(Program("print(sum(map(int, input().split())))", tests))
+    print(verdict.status, verdict.tests_passed)
+
+A `Sandbox` is one slot, a warm container with no network, no privileges and no memory of what it
+ran before. `judge_all` takes many programs, `judge_async` one without blocking an event loop; more
+slots are more `Sandbox` objects, or, on a Ray cluster, `sandbox.actor.SandboxActor`.
+
+Expected outputs never enter the container, so no program can read or forge them. Where a program
+is at fault the verdict says how (WA, CE, RE, TLE, MLE, OLE); INFRA means that the sandbox failed
+and says nothing about the program. `Sandbox("unsafe-process")` needs no engine and protects from
+honest mistakes only: its verdicts say `isolation=none`.
+"""
+
+from sandbox.judge import IMAGE, Sandbox
+from sandbox.protocol import (
+    Comparator,
+    Isolation,
+    Limits,
+    Program,
+    Status,
+    TestCase,
+    Verdict,
+)
+from sandbox.transport import SandboxUnavailable
+
+__all__ = [
+    "IMAGE",
+    "Comparator",
+    "Isolation",
+    "Limits",
+    "Program",
+    "Sandbox",
+    "SandboxUnavailable",
+    "Status",
+    "TestCase",
+    "Verdict",
+]

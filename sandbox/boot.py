@@ -1,0 +1,65 @@
+"""How the runner gets into an interpreter: its source is the first thing sent over the pipe.
+
+So a changed runner needs no new image, and a container needs no writable file system. The modules
+take their usual names while they load, then leave `sys.modules`: to a judged program there is no
+`sandbox` to import.
+"""
+
+import json
+import struct
+from functools import cache
+from pathlib import Path
+
+_SHIPPED = ("frames", "values", "child", "watch", "sweep", "runner")  # in order of import
+
+_LOADER = """
+import json, os, struct, sys, types
+def receive(count):
+    chunks = []
+    while count:
+        chunk = os.read(0, min(count, 1 << 16))
+        if not chunk:
+            os._exit(0)
+        chunks.append(chunk)
+        count -= len(chunk)
+    return b"".join(chunks)
+cargo = json.loads(receive(struct.unpack(">I", receive(4))[0]))
+sys.modules["sandbox"] = types.ModuleType("sandbox")
+for name, source in cargo["modules"].items():
+    name = "sandbox." + name
+    module = sys.modules[name] = types.ModuleType(name)
+    exec(compile(source, name, "exec"), module.__dict__)
+for name in [name for name in sys.modules if name.partition(".")[0] == "sandbox"]:
+    del sys.modules[name]
+module.serve(**cargo["options"])
+"""
+
+# -P and -s: nothing but the interpreter's own library on the path; -B: no .pyc files.
+FLAGS = ("-P", "-s", "-B", "-X", "utf8", "-c", _LOADER)
+
+# A fixed hash seed: a program that prints a set in its own order gets the same verdict every time.
+# One BLAS thread: more would only fight for one CPU, and each takes address space.
+ENVIRONMENT = {
+    "PATH": "/usr/local/bin:/usr/bin:/bin",
+    "LANG": "C.UTF-8",
+    "HOME": "/nonexistent",
+    "PYTHONHASHSEED": "0",
+    "OPENBLAS_NUM_THREADS": "1",
+    "OMP_NUM_THREADS": "1",
+}
+
+
+def cargo(box: str, *, own_uids: bool) -> bytes:
+    """The first bytes to send: the runner and its options.
+
+    `box` is the directory in which each test gets its own; `own_uids` asks for a fresh uid per
+    test, which takes root with SETUID, SETGID and CHOWN.
+    """
+    body = json.dumps({"modules": _sources(), "options": {"box": box, "own_uids": own_uids}})
+    return struct.pack(">I", len(body)) + body.encode()  # json.dumps writes ASCII
+
+
+@cache
+def _sources() -> dict[str, str]:
+    here = Path(__file__).parent
+    return {name: (here / f"{name}.py").read_text("utf-8") for name in _SHIPPED}

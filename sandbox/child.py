@@ -1,0 +1,229 @@
+"""The judged side of a fork: give up every privilege, then become an ordinary `python3 program.py`.
+
+Runs inside the sandbox, standard library only. What it reports (compiled code, an exception's
+line, a call's result) is never trusted beyond a rejection: see `runner.py`.
+"""
+
+import atexit
+import builtins
+import ctypes
+import gc
+import io
+import marshal
+import os
+import resource
+import signal
+import struct
+import sys
+import threading
+import types
+from typing import Any, NamedTuple, NoReturn
+
+from sandbox import values
+
+CHANNEL = 3  # the one descriptor beyond stdin, stdout and stderr
+REPORT = struct.Struct(">cI")  # kind, length
+
+COMPILED = b"C"  # marshalled code object, before any line of the program has run
+SYNTAX = b"S"  # it does not compile, or has no entry point
+RAISED = b"E"
+MEMORY = b"M"  # MemoryError
+RESULT = b"R"  # what the entry point returned, in the form of `values`
+
+_MB = 1 << 20
+# Address space beyond the memory limit. Resident memory decides MLE; reserved but untouched memory
+# (a 512 MB stack for a recursive thread, numpy's arenas) is an honest idiom.
+_RESERVE_MB = 768
+_PR_SET_PDEATHSIG = 1
+_PR_SET_DUMPABLE = 4
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+class Work(NamedTuple):
+    """What a test child is to run."""
+
+    code: bytes  # source text, or the marshalled code object that an earlier test reported
+    is_compiled: bool
+    entry_point: str | None
+    cpu_s: float
+    memory_mb: int
+
+
+def become(
+    work: Work, directory: str, uid: int | None, stdin: int, stdout: int, channel: int
+) -> NoReturn:
+    """Run `work` in this forked process and exit. `uid` None keeps the uid."""
+    os.setsid()
+    for source, target in ((stdin, 0), (stdout, 1), (channel, CHANNEL)):
+        os.dup2(source, target)
+    os.closerange(CHANNEL + 1, 4096)
+    if uid is not None:
+        with open("/proc/self/oom_score_adj", "w") as badness:
+            badness.write("1000")  # where memory runs out, the kernel takes the test, not the stem
+        os.setgroups([])
+        os.setresgid(uid, uid, uid)
+        os.setresuid(uid, uid, uid)
+        # Without it the kernel gives /proc/self to root, and /dev/stdin cannot be opened.
+        _libc.prctl(_PR_SET_DUMPABLE, 1, 0, 0, 0)
+    _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)  # no stem, no test
+    os.chdir(directory)
+    os.environ["HOME"] = os.environ["TMPDIR"] = directory
+    cpu = int(work.cpu_s) + 1  # the runner's clock is finer: this is the second line
+    resource.setrlimit(resource.RLIMIT_CPU, (cpu, cpu + 1))
+    space = (work.memory_mb + _RESERVE_MB) * _MB
+    resource.setrlimit(resource.RLIMIT_AS, (space, space))
+    gc.enable()
+    code = _compiled(work)
+    arguments = _read_to_end(CHANNEL)  # waits for the start signal
+    _open_streams()
+    if work.entry_point is None:
+        os._exit(_run_program(code))
+    os._exit(_run_call(code, work.entry_point, arguments))
+
+
+def _compiled(work: Work) -> types.CodeType:
+    if work.is_compiled:
+        return marshal.loads(work.code)
+    try:
+        code = compile(work.code, "program.py", "exec", dont_inherit=True)
+    except (SyntaxError, ValueError, RecursionError, MemoryError, OverflowError) as error:
+        _report(SYNTAX, _one_line(error))
+        os._exit(1)
+    _report(COMPILED, marshal.dumps(code))
+    return code
+
+
+def _run_program(code: types.CodeType) -> int:
+    main = types.ModuleType("__main__")
+    main.__dict__.update(__builtins__=builtins, __file__="program.py")
+    return _execute(code, main)
+
+
+def _run_call(code: types.CodeType, entry_point: str, arguments: bytes) -> int:
+    solution = types.ModuleType("solution")
+    solution.__dict__.update(_PRELUDE, __builtins__=builtins, __file__="program.py")
+    args, kwargs = values.decode(arguments)
+
+    def call() -> None:
+        target = _resolve(solution, entry_point)
+        _report(RESULT, values.encode(target(*args, **kwargs)).encode("utf-8", "surrogatepass"))
+
+    return _execute(code, solution, call)
+
+
+def _execute(code: types.CodeType, module: types.ModuleType, call: Any = None) -> int:
+    """Run and end as the interpreter would: threads joined, atexit run, files flushed, but without
+    its slow tear-down. Returns the exit code."""
+    sys.modules[module.__name__] = module
+    sys.argv = ["program.py"]
+    stdout = sys.stdout
+    # The frames below a program are ours, not to be paid for out of its recursion limit; calls get
+    # LiveCodeBench's.
+    sys.setrecursionlimit(sys.getrecursionlimit() + 8 if call is None else 50_000)
+    exit_code = 0
+    try:
+        exec(code, module.__dict__)
+        if call is not None:
+            call()
+    except SystemExit as request:
+        exit_code = _exit_code(request.code)
+    except _NoEntryPoint:
+        _report(SYNTAX, b"no entry point")
+        exit_code = 1
+    except MemoryError as error:
+        _report(MEMORY, _one_line(error))
+        exit_code = 1
+    except BaseException as error:  # noqa: BLE001 - whatever a program raises is its own failure
+        _report(RAISED, _one_line(error))
+        exit_code = 1
+    try:
+        threading._shutdown()  # type: ignore[attr-defined]
+        atexit._run_exitfuncs()
+        for stream in (sys.stdout, stdout):
+            stream.flush()
+        module.__dict__.clear()  # closes, and so flushes, what the program left open
+    except BaseException as error:  # noqa: BLE001 - the program may have put anything there
+        _report(RAISED, _one_line(error))
+        exit_code = 120
+    return exit_code
+
+
+class _NoEntryPoint(Exception):
+    """The program does not define what it was asked for."""
+
+
+def _resolve(module: types.ModuleType, entry_point: str) -> Any:
+    owner, dot, method = entry_point.partition("().")
+    found = getattr(module, owner, None)
+    if found is not None and dot:
+        found = getattr(found(), method, None)
+    if not callable(found):
+        raise _NoEntryPoint
+    return found
+
+
+def _exit_code(code: object) -> int:
+    if code is None:
+        return 0
+    return code & 0xFF if isinstance(code, int) else 1
+
+
+def _open_streams() -> None:
+    sys.stdin = sys.__stdin__ = open(  # noqa: SIM115 - lives as long as the process
+        0, encoding="utf-8", errors="surrogateescape", closefd=False
+    )
+    sys.stdout = sys.__stdout__ = _writer(1, "surrogateescape")
+    sys.stderr = sys.__stderr__ = _writer(2, "backslashreplace")
+
+
+def _writer(descriptor: int, errors: str) -> io.TextIOWrapper:
+    return open(descriptor, "w", encoding="utf-8", errors=errors, newline="\n", closefd=False)
+
+
+def _one_line(error: BaseException) -> bytes:
+    """`line 3: ValueError: ...`, as far as the program's own exception classes let us."""
+    try:
+        text = f"{type(error).__name__}: {error}"
+        trace, line = error.__traceback__, None
+        while trace is not None:
+            if trace.tb_frame.f_code.co_filename == "program.py":
+                line = trace.tb_lineno
+            trace = trace.tb_next
+        if line is not None:
+            text = f"line {line}: {text}"
+    except BaseException:  # noqa: BLE001 - str() of a program's exception may do anything
+        text = "an exception that cannot be shown"
+    return " ".join(text[:300].split()).encode("utf-8", "backslashreplace")
+
+
+def _report(kind: bytes, body: bytes) -> None:
+    view = memoryview(REPORT.pack(kind, len(body)) + body)
+    while view:
+        view = view[os.write(CHANNEL, view) :]
+
+
+def _read_to_end(descriptor: int) -> bytes:
+    chunks = []
+    while chunk := os.read(descriptor, 1 << 16):
+        chunks.append(chunk)
+    return b"".join(chunks)
+
+
+def _prelude() -> dict[str, Any]:
+    """The names that LiveCodeBench (and LeetCode) give a call-based program without asking, in
+    LiveCodeBench's order, which decides whose `pow` or `datetime` it is."""
+    names: dict[str, Any] = {}
+    modules = (
+        *("string", "re", "datetime", "collections", "heapq", "bisect", "copy", "math", "random"),
+        *("statistics", "itertools", "functools", "operator", "io", "sys", "json"),
+    )
+    for module in (*modules, "builtins", "typing"):
+        exec(f"from {module} import *", names)
+    for module in modules:
+        exec(f"import {module}", names)
+    del names["__builtins__"]
+    return names
+
+
+_PRELUDE = _prelude()

@@ -1,0 +1,77 @@
+"""The unsafe transport: the same runner as an ordinary process, with resource limits only.
+
+It stops honest mistakes (endless loops, runaway memory, floods of output). It does not stop a
+program that means harm: that one has the user's own rights, files and network, and may kill or read
+the runner. Every verdict that comes of it says `isolation=none`.
+"""
+
+import os
+import select
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+
+from sandbox import boot
+from sandbox.protocol import Isolation
+from sandbox.transport import TransportError
+
+_START_S = 30.0
+
+
+class ProcessTransport:
+    """A runner in a process of its own; tests run in directories under a temporary one."""
+
+    isolation = Isolation.NONE
+
+    def __init__(self) -> None:
+        self._box = tempfile.mkdtemp(prefix="unsafe-sandbox-")
+        self._buffer = bytearray()
+        self._process = subprocess.Popen(
+            [sys.executable, *boot.FLAGS],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            env=boot.ENVIRONMENT,
+            cwd=self._box,
+            bufsize=0,
+            start_new_session=True,
+        )
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._stdin = self._process.stdin.fileno()
+        self._stdout = self._process.stdout.fileno()
+        os.set_blocking(self._stdin, False)
+        self.send(boot.cargo(self._box, own_uids=False), time.monotonic() + _START_S)
+
+    def send(self, data: bytes, deadline: float) -> None:
+        view = memoryview(data)
+        try:
+            while view:
+                left = deadline - time.monotonic()
+                if left <= 0 or not select.select([], [self._stdin], [], left)[1]:
+                    raise TransportError("the runner does not listen")
+                view = view[os.write(self._stdin, view) :]
+        except OSError as error:
+            raise TransportError(f"the runner's process has ended: {error}") from error
+
+    def receive(self, count: int, deadline: float) -> bytes:
+        while len(self._buffer) < count:
+            left = deadline - time.monotonic()
+            if left <= 0 or not select.select([self._stdout], [], [], left)[0]:
+                raise TransportError("the runner is silent")
+            chunk = os.read(self._stdout, 1 << 18)
+            if not chunk:
+                raise TransportError("the runner's process has ended")
+            self._buffer += chunk
+        data = bytes(self._buffer[:count])
+        del self._buffer[:count]
+        return data
+
+    def close(self) -> None:
+        if self._process.poll() is None:
+            os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.communicate()
+        shutil.rmtree(self._box, ignore_errors=True)

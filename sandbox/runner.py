@@ -1,0 +1,208 @@
+"""The guard inside the sandbox: forks a fresh process per test and says how it ended.
+
+Standard library only; shipped by `boot.py`. Three generations of processes keep secrets apart:
+
+- the *gate* (`serve`) waits for a program to arrive and forks a stem without reading a byte of it;
+- the *stem* reads one program, serves its tests one after another, and exits;
+- a *child* is forked when its test has arrived but has not been read: it inherits its own program
+  and nothing else, no other program's text, no request id, no test before it is given its own.
+
+A child has its own uid, its own 0700 directory, rlimits, real pipes, and one socket to its stem.
+The stem is a child subreaper, so every process that a test leaves behind becomes its child: "no
+child left" and "the directory could be removed" prove that a test left nothing (`sweep.py`). Where
+that fails the result says `dirty`, the gate ends, and the judge starts a new container. What this
+does not stop is a kernel exploit; see the README.
+
+Needs Linux 5.3 (pidfd). Works with cgroup v1 and v2.
+"""
+
+import ctypes
+import gc
+import os
+import resource
+import select
+import socket
+import sys
+import traceback
+from functools import partial
+
+from sandbox import child, frames, sweep, watch
+
+_PR_SET_CHILD_SUBREAPER = 36
+_FIRST_UID = 1 << 16
+_UIDS_PER_PROGRAM = 251
+
+_LIMITS = {
+    resource.RLIMIT_CORE: 0,
+    resource.RLIMIT_NOFILE: 256,
+    resource.RLIMIT_FSIZE: 32 << 20,
+    resource.RLIMIT_STACK: 128 << 20,  # C recursion (repr, lru_cache) as deep as judges allow
+    resource.RLIMIT_MSGQUEUE: 0,
+    resource.RLIMIT_MEMLOCK: 0,
+}
+_PROCESSES = 40  # of one uid, threads included
+
+# What programs import most: inherited warm by every child.
+_COMMON_MODULES = (
+    *("array", "bisect", "cmath", "collections", "copy", "dataclasses", "datetime", "decimal"),
+    *("enum", "fractions", "functools", "heapq", "io", "itertools", "json", "math", "operator"),
+    *("queue", "random", "re", "statistics", "string", "threading", "time", "typing"),
+)
+
+
+def serve(box: str, own_uids: bool) -> None:
+    """The gate: one stem per program, until the judge closes the stream."""
+    ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    os.umask(0o077)
+    limits = _LIMITS | ({resource.RLIMIT_NPROC: _PROCESSES} if own_uids else {})
+    for limit, most in limits.items():
+        hard = resource.getrlimit(limit)[1]
+        if hard != resource.RLIM_INFINITY:
+            most = min(most, hard)
+        resource.setrlimit(limit, (most, most))
+    uids = _uids() if own_uids else None
+    oom = watch.OomCounter()
+    for module in _COMMON_MODULES:
+        __import__(module)
+    gc.collect()
+    gc.disable()
+    gc.freeze()  # a child that collects must not touch, and so copy, the pages of the warm heap
+    _send(frames.pack(frames.READY, frames.NO_REQUEST, {"python": sys.version.split()[0]}))
+    arrivals = select.poll()
+    arrivals.register(0, select.POLLIN)
+    served = 0
+    while arrivals.poll()[0][1] & select.POLLIN:  # else the judge has closed the stream
+        stem = os.fork()
+        if stem == 0:
+            status = 1
+            try:
+                ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+                status = _Stem(box, uids, served * _UIDS_PER_PROGRAM, oom).serve_program()
+            except EOFError:
+                pass  # the judge is gone
+            except BaseException:  # noqa: BLE001 - the gate must not go on as a second copy
+                traceback.print_exc()
+            finally:
+                sys.stderr.flush()
+                os._exit(status)
+        served += 1
+        _, status = os.waitpid(stem, 0)
+        if status != 0 or not sweep.no_child_left():
+            sys.exit(f"the stem of program {served} ended with status {status}")
+
+
+class _Stem:
+    """Serves one program."""
+
+    def __init__(self, box: str, uids: range | None, serial: int, oom: watch.OomCounter) -> None:
+        self._box = box
+        self._uids = uids
+        self._serial = serial
+        self._oom = oom
+
+    def serve_program(self) -> int:
+        """Read the program that has arrived and run its tests as they come. Returns the exit code:
+        0, or 1 where something of a test may have been left behind."""
+        frame = frames.read(_receive)
+        fields = frame.fields
+        work = child.Work(
+            code=frame.payload,
+            is_compiled=False,
+            entry_point=fields["entry_point"],
+            cpu_s=fields["cpu_s"],
+            memory_mb=fields["memory_mb"],
+        )
+        while True:
+            uid = self._next_uid()
+            directory = f"{self._box}/{self._serial}"
+            os.mkdir(directory, 0o700)
+            if uid is not None:
+                os.chown(directory, uid, uid)
+            kind = frames.read_kind(_receive)
+            if kind == frames.END:
+                frames.read_rest(kind, _receive)
+                os.rmdir(directory)
+                return 0
+            watched = _fork(work, directory, uid)
+            test = frames.read_rest(kind, _receive)
+            limits = watch.Limits(
+                fields["cpu_s"], fields["wall_s"], fields["memory_mb"], test.fields["output_bytes"]
+            )
+            ending = watched.run(
+                test.payload, limits, self._oom, partial(sweep.kill_processes, uid)
+            )
+            if ending.compiled is not None:
+                work = work._replace(code=ending.compiled, is_compiled=True)
+            is_clean = sweep.leave_nothing(directory, uid)
+            result = {
+                "outcome": ending.outcome,
+                "detail": ending.detail,
+                "cpu_s": ending.cpu_s,
+                "wall_s": ending.wall_s,
+                "peak_mb": ending.peak_mb,
+                "is_wall_only": ending.is_wall_only,
+                "has_output": ending.output is not None,
+                "is_dirty": not is_clean,
+            }
+            _send(frames.pack(frames.RESULT, test.request, result, ending.output or b""))
+            if not is_clean:
+                return 1
+
+    def _next_uid(self) -> int | None:
+        self._serial += 1
+        return None if self._uids is None else self._uids[self._serial % len(self._uids)]
+
+
+def _fork(work: child.Work, directory: str, uid: int | None) -> watch.Watch:
+    """A child that waits for its test. Its ends of the pipes belong to its uid, or it could not
+    open /dev/stdin."""
+    ours, theirs = socket.socketpair()
+    ours.setblocking(False)
+    if work.entry_point is None:
+        stdin_read, stdin_write = os.pipe()
+        stdout_read, stdout_write = os.pipe()
+        if uid is not None:
+            os.fchown(stdin_read, uid, uid)
+            os.fchown(stdout_write, uid, uid)
+    else:
+        stdin_read = os.open(os.devnull, os.O_RDONLY)
+        stdout_write = os.open(os.devnull, os.O_WRONLY)
+        stdin_write = stdout_read = None
+    pid = os.fork()
+    if pid == 0:
+        try:
+            child.become(work, directory, uid, stdin_read, stdout_write, theirs.fileno())
+        finally:
+            os._exit(1)
+    theirs.close()
+    os.close(stdin_read)
+    os.close(stdout_write)
+    for descriptor in (stdin_write, stdout_read):
+        if descriptor is not None:
+            os.set_blocking(descriptor, False)
+    return watch.Watch(pid, stdin_write, stdout_read, ours)
+
+
+def _uids() -> range:
+    """The uids that tests take turns with: as many as this user namespace has."""
+    with open("/proc/self/uid_map") as uid_map:
+        top = max(int(line.split()[0]) + int(line.split()[2]) for line in uid_map)
+    top = min(top, 1 << 31)
+    return range(_FIRST_UID if top > 2 * _FIRST_UID else 1000, top - 8)
+
+
+def _receive(count: int) -> bytes:
+    chunks = []
+    while count:
+        chunk = os.read(0, min(count, 1 << 20))
+        if not chunk:
+            raise EOFError
+        chunks.append(chunk)
+        count -= len(chunk)
+    return b"".join(chunks)
+
+
+def _send(frame: bytes) -> None:
+    view = memoryview(frame)
+    while view:
+        view = view[os.write(1, view) :]

@@ -1,0 +1,252 @@
+"""Watch one test from start to end: feed it, drain it, and stop it at its limits.
+
+Runs inside the sandbox, standard library only. CPU time decides a TLE; the wall limit only catches
+what waits. Nothing here blocks on the judged process, which may do anything with its ends.
+"""
+
+import os
+import re
+import select
+import signal
+import socket
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from typing import NamedTuple
+
+from sandbox import child
+
+_TICK_S = 0.05  # between looks at the CPU clock and the OOM counter
+_CHUNK = 1 << 16
+_REPORT_BYTES = 1 << 22  # of a report beyond the output limit: compiled code
+_DETAIL = 400
+_OOM_COUNTERS = ("/sys/fs/cgroup/memory.events", "/sys/fs/cgroup/memory/memory.oom_control")
+
+
+class Limits(NamedTuple):
+    cpu_s: float
+    wall_s: float
+    memory_mb: int
+    output_bytes: int
+
+
+class Ending(NamedTuple):
+    """How a test ended. `outcome` is OK (it ended well: compare its output), or the name of a
+    status; `output` is what it printed, or for a call what it returned (None: nothing)."""
+
+    outcome: str
+    detail: str
+    cpu_s: float
+    wall_s: float
+    peak_mb: float
+    is_wall_only: bool
+    output: bytes | None
+    compiled: bytes | None
+
+
+class OomCounter:
+    """How often the kernel killed a process of this container for memory; 0 for ever where no
+    cgroup says so. Kept open, because children close what they inherit."""
+
+    def __init__(self) -> None:
+        self._descriptor = None
+        for path in _OOM_COUNTERS:
+            try:
+                self._descriptor = os.open(path, os.O_RDONLY)
+                break
+            except OSError:
+                continue
+
+    def read(self) -> int:
+        if self._descriptor is None:
+            return 0
+        found = re.search(rb"\boom_kill (\d+)", os.pread(self._descriptor, 4096, 0))
+        return int(found[1]) if found else 0
+
+
+class Watch:
+    """One test in flight.
+
+    `stdin` and `stdout` are the outer ends of its pipes; None for a call, whose arguments and
+    result go over `channel`. All are non-blocking, and closed at the end.
+    """
+
+    def __init__(
+        self, pid: int, stdin: int | None, stdout: int | None, channel: socket.socket
+    ) -> None:
+        self._pid = pid
+        self._pidfd = os.pidfd_open(pid)
+        self._stdin = stdin
+        self._stdout = stdout
+        self._channel = channel
+        self._pending = memoryview(b"")
+        self._printed = bytearray()
+        self._reported = bytearray()
+        self._poll = select.poll()
+        self._poll.register(self._pidfd, select.POLLIN)
+        self._poll.register(channel, select.POLLIN)
+        if stdout is not None:
+            self._poll.register(stdout, select.POLLIN)
+
+    def run(
+        self, payload: bytes, limits: Limits, oom: OomCounter, kill: Callable[[], None]
+    ) -> Ending:
+        """Give the child its input and see it through. `kill` ends every process of the test."""
+        ooms = oom.read()
+        started = time.monotonic()
+        self._pending = memoryview(payload)
+        if self._stdin is not None:
+            self._channel.shutdown(socket.SHUT_WR)  # start
+        self._feed()
+        stopped, detail = self._until_exit(started, limits, ooms, oom)
+        if stopped:
+            kill()
+        _, status, usage = os.wait4(self._pid, 0)
+        wall_s = time.monotonic() - started
+        self._drain(limits.output_bytes)
+        self._close()
+        cpu_s = usage.ru_utime + usage.ru_stime
+        peak_mb = usage.ru_maxrss / 1024
+        compiled, kind, body = self._parse_report()
+        outcome = stopped or "OK"
+        if stopped:
+            pass
+        elif oom.read() > ooms or peak_mb > limits.memory_mb:
+            outcome, detail = "MLE", f"over {limits.memory_mb} MiB"
+        elif cpu_s > limits.cpu_s:
+            outcome, detail = "TLE", f"over {limits.cpu_s:g} s of CPU time"
+        elif self._is_too_long(limits.output_bytes):
+            outcome, detail = "OLE", f"over {limits.output_bytes} bytes"
+        elif kind in (child.SYNTAX, child.MEMORY):
+            outcome = "CE" if kind == child.SYNTAX else "MLE"
+            detail = body[:_DETAIL].decode("utf-8", "replace")
+        elif os.WIFSIGNALED(status):
+            outcome, detail = "RE", f"ended by {_signal_name(os.WTERMSIG(status))}"
+        elif code := os.waitstatus_to_exitcode(status):
+            outcome = "RE"
+            detail = body[:_DETAIL].decode("utf-8", "replace") if kind == child.RAISED else ""
+            detail = detail or f"exit code {code}"
+        output: bytes | None = bytes(self._printed)
+        if self._stdout is None:
+            output = body if kind == child.RESULT else None
+        is_wall_only = stopped == "TLE" and cpu_s <= limits.cpu_s
+        return Ending(outcome, detail, cpu_s, wall_s, peak_mb, is_wall_only, output, compiled)
+
+    def _until_exit(
+        self, started: float, limits: Limits, ooms: int, oom: OomCounter
+    ) -> tuple[str, str]:
+        """Serve the pipes until the child has ended, or must be: then why, as (status, detail)."""
+        deadline = started + limits.wall_s
+        next_look = started + _TICK_S
+        while True:
+            timeout = max(0.0, min(next_look, deadline) - time.monotonic())
+            for descriptor, _ in self._poll.poll(timeout * 1000 + 1):
+                if descriptor == self._pidfd:
+                    return "", ""
+                self._serve(descriptor)
+            if self._is_too_long(limits.output_bytes):
+                return "OLE", f"over {limits.output_bytes} bytes"
+            now = time.monotonic()
+            if now >= next_look:
+                next_look = now + _TICK_S
+                if oom.read() > ooms:
+                    return "MLE", f"over {limits.memory_mb} MiB"
+                if _cpu_time(self._pid) > limits.cpu_s:
+                    return "TLE", f"over {limits.cpu_s:g} s of CPU time"
+            if now >= deadline:
+                return "TLE", f"over {limits.wall_s:g} s of wall time"
+
+    def _serve(self, descriptor: int) -> None:
+        if descriptor == self._stdin:
+            self._feed()
+        elif descriptor == self._stdout:
+            if not _read_into(self._printed, descriptor):
+                self._poll.unregister(descriptor)
+        else:
+            if self._pending and self._stdout is None:
+                self._feed()
+            if not _read_into(self._reported, descriptor):
+                self._poll.unregister(descriptor)
+
+    def _feed(self) -> None:
+        """Write what the child can take now; close its input once it has everything."""
+        target = self._channel.fileno() if self._stdin is None else self._stdin
+        try:
+            while self._pending:
+                self._pending = self._pending[os.write(target, self._pending) :]
+        except BlockingIOError:
+            self._poll.register(target, select.POLLOUT | select.POLLIN)
+            return
+        except (BrokenPipeError, ConnectionResetError):
+            self._pending = memoryview(b"")  # it closed its input: its own affair
+        if self._stdin is None:
+            self._poll.register(target, select.POLLIN)
+            with suppress(OSError):  # it has ended already
+                self._channel.shutdown(socket.SHUT_WR)  # start
+        else:
+            with suppress(KeyError):  # it took everything at once
+                self._poll.unregister(target)
+            os.close(target)
+            self._stdin = None
+
+    def _is_too_long(self, output_bytes: int) -> bool:
+        return max(len(self._printed), len(self._reported) - _REPORT_BYTES) > output_bytes
+
+    def _drain(self, output_bytes: int) -> None:
+        """Take what is still in the pipes; other processes of the test may hold them open, or go
+        on writing."""
+        streams = [(self._reported, self._channel.fileno())]
+        if self._stdout is not None:
+            streams.append((self._printed, self._stdout))
+        for buffer, descriptor in streams:
+            size = -1
+            while size != len(buffer) and not self._is_too_long(output_bytes):
+                size = len(buffer)
+                _read_into(buffer, descriptor)
+
+    def _close(self) -> None:
+        self._channel.close()
+        for descriptor in (self._pidfd, self._stdin, self._stdout):
+            if descriptor is not None:
+                os.close(descriptor)
+
+    def _parse_report(self) -> tuple[bytes | None, bytes, bytes]:
+        """The compiled code, if any, and the first other report. The code is believed only as the
+        very first report: it was written before a line of the program had run."""
+        compiled, kind, body, position = None, b"", b"", 0
+        while not kind and position + child.REPORT.size <= len(self._reported):
+            kind, length = child.REPORT.unpack_from(self._reported, position)
+            start = position + child.REPORT.size
+            body = bytes(self._reported[start : start + length])
+            if len(body) < length:
+                return compiled, b"", b""  # cut off
+            if kind == child.COMPILED:
+                if position == 0:
+                    compiled = body
+                kind, body = b"", b""
+            position = start + length
+        return compiled, kind, body
+
+
+def _read_into(buffer: bytearray, descriptor: int) -> bool:
+    """False at the end of the stream."""
+    try:
+        chunk = os.read(descriptor, _CHUNK)
+    except BlockingIOError:
+        return True
+    except ConnectionResetError:
+        return False
+    buffer += chunk
+    return bool(chunk)
+
+
+def _cpu_time(pid: int) -> float:
+    """Seconds of CPU time that all threads of a living or unreaped process have used."""
+    return time.clock_gettime(~pid << 3 | 2)  # clock_getcpuclockid(3), CPUCLOCK_SCHED
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
