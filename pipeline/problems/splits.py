@@ -7,7 +7,7 @@ white space left out (Broder 1997, "On the resemblance and containment of docume
 import itertools
 import re
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from pipeline.config import SplitsConfig
@@ -27,49 +27,55 @@ _HELD_OUT = (Role.TEST, Role.VALIDATION, Role.META, Role.TRAIN)
 
 
 @dataclass(frozen=True, slots=True)
-class Dropped:
-    """A problem without a role, and why."""
+class NearDuplicate:
+    """A problem that lost its role, because `kept`, in a more held-out role, is so like it."""
 
     problem_id: str
-    reason: str
+    role: Role
+    kept: str
+    kept_role: Role
+    similarity: float
+
+    def __str__(self) -> str:
+        return (
+            f"{self.role} problem {self.problem_id} dropped: its statement is "
+            f"{self.similarity:.0%} that of {self.kept_role} problem {self.kept}"
+        )
 
 
-@dataclass(frozen=True, slots=True)
-class Assignment:
-    """`roles` by problem id; every other problem is in `dropped`."""
-
-    roles: Mapping[str, Role]
-    dropped: tuple[Dropped, ...]
+def assign_roles(problems: Iterable[Problem], splits: SplitsConfig) -> dict[str, Role]:
+    """The role of every problem by its release date; those outside every window are left out."""
+    roles = {problem.problem_id: splits.role_of(problem.released_on) for problem in problems}
+    return {problem_id: role for problem_id, role in roles.items() if role is not None}
 
 
-def assign_roles(
+def drop_near_duplicates(
     problems: Sequence[Problem],
-    splits: SplitsConfig,
-    *,
-    near_duplicate: float | None = NEAR_DUPLICATE,
-) -> Assignment:
-    """Roles by release date. Dropped are problems outside every window, and of two statements in
-    different roles that are at least `near_duplicate` similar the one in the less held-out role.
+    roles: Mapping[str, Role],
+    at_least: float = NEAR_DUPLICATE,
+) -> tuple[dict[str, Role], list[NearDuplicate]]:
+    """`roles` without the less held-out one of any two statements in different roles that are
+    `at_least` so similar, and what was dropped.
 
-    `near_duplicate` None keeps all: for problems whose statements are made from templates.
+    Not for problems whose statements are made from templates: those are all alike.
     """
-    roles: dict[str, Role] = {}
-    dropped: list[Dropped] = []
-    for problem in problems:
-        role = splits.role_of(problem.released_on)
-        if role is None:
-            dropped.append(Dropped(problem.problem_id, f"{problem.released_on} is in no window"))
-        else:
-            roles[problem.problem_id] = role
-    if near_duplicate is None:
-        return Assignment(roles, tuple(dropped))
-    dated = [problem for problem in problems if problem.problem_id in roles]
-    for one, other, similarity in similar_statements(dated, near_duplicate):
-        if one in roles and other in roles and roles[one] is not roles[other]:
-            kept, leaves = sorted((one, other), key=lambda each: _HELD_OUT.index(roles[each]))
-            reason = f"{roles.pop(leaves)} problem, {similarity:.0%} like {kept} in {roles[kept]}"
-            dropped.append(Dropped(leaves, reason))
-    return Assignment(roles, tuple(dropped))
+
+    def rank(problem_id: str) -> int:
+        return _HELD_OUT.index(roles[problem_id])
+
+    with_role = [problem for problem in problems if problem.problem_id in roles]
+    pairs: list[NearDuplicate] = []
+    for one, other, similarity in similar_statements(with_role, at_least):
+        first, second = sorted((one, other), key=rank)
+        pairs.append(NearDuplicate(second, roles[second], first, roles[first], similarity))
+    kept = dict(roles)
+    dropped: list[NearDuplicate] = []
+    # The most held-out first, so that a problem that goes itself takes no other with it.
+    for pair in sorted(pairs, key=lambda pair: rank(pair.kept)):
+        if pair.role is not pair.kept_role and {pair.kept, pair.problem_id} <= kept.keys():
+            del kept[pair.problem_id]
+            dropped.append(pair)
+    return kept, dropped
 
 
 def similar_statements(

@@ -5,8 +5,8 @@ import datetime
 import pytest
 
 from pipeline.config import DateWindow, SplitsConfig
-from pipeline.problems.splits import assign_roles, similar_statements
-from pipeline.records import Role
+from pipeline.problems.splits import assign_roles, drop_near_duplicates, similar_statements
+from pipeline.records import Problem, Role
 from tests.scripted import problem
 
 TRAIN_DAY, META_DAY = datetime.date(2023, 5, 1), datetime.date(2024, 5, 1)
@@ -15,66 +15,68 @@ ARRAY = "You are given an array of n integers. Find the largest sum of any conti
 GRID = "There is a grid with h rows and w columns; count the ways from one corner to the other."
 
 
+def dated(problem_id: str, day: datetime.date, statement: str = "") -> Problem:
+    return problem(problem_id, released_on=day, statement=statement)
+
+
+def roles_without_duplicates(problems: list[Problem], **options: float):
+    return drop_near_duplicates(problems, assign_roles(problems, SplitsConfig()), **options)
+
+
 def test_roles_follow_the_papers_dates():
-    days = [TRAIN_DAY, META_DAY, VALIDATION_DAY, TEST_DAY]
-    problems = [
-        problem(str(day), released_on=day, statement=f"{index} " * 9)
-        for index, day in enumerate(days)
-    ]
-    assert assign_roles(problems, SplitsConfig()).roles == {
-        str(TRAIN_DAY): Role.TRAIN,
-        str(META_DAY): Role.META,
-        str(VALIDATION_DAY): Role.VALIDATION,
-        str(TEST_DAY): Role.TEST,
+    problems = [dated("a", TRAIN_DAY), dated("b", META_DAY), dated("c", VALIDATION_DAY)]
+    assert assign_roles([*problems, dated("d", TEST_DAY)], SplitsConfig()) == {
+        "a": Role.TRAIN,
+        "b": Role.META,
+        "c": Role.VALIDATION,
+        "d": Role.TEST,
     }
 
 
-def test_a_problem_outside_every_window_is_dropped_and_said():
+def test_a_problem_outside_every_window_has_no_role():
     splits = SplitsConfig(train=DateWindow(before=datetime.date(2020, 1, 1)))
-    assignment = assign_roles([problem("old", released_on=TRAIN_DAY)], splits)
-    assert assignment.roles == {}
-    assert [(d.problem_id, d.reason) for d in assignment.dropped] == [
-        ("old", "2023-05-01 is in no window")
-    ]
+    assert assign_roles([dated("old", TRAIN_DAY)], splits) == {}
 
 
 @pytest.mark.parametrize("order", [1, -1])
 def test_of_two_like_statements_in_two_roles_the_training_one_is_dropped(order):
     problems = [
-        problem("new", released_on=TEST_DAY, statement=ARRAY),
-        problem("old", released_on=TRAIN_DAY, statement=ARRAY.upper().replace(". ", "!\n\n")),
-        problem("other", released_on=TRAIN_DAY, statement=GRID),
+        dated("new", TEST_DAY, ARRAY),
+        dated("old", TRAIN_DAY, ARRAY.upper().replace(". ", "!\n\n")),
+        dated("other", TRAIN_DAY, GRID),
     ][::order]
-    assignment = assign_roles(problems, SplitsConfig())
-    assert assignment.roles == {"new": Role.TEST, "other": Role.TRAIN}
-    (dropped,) = assignment.dropped
-    assert dropped.problem_id == "old"
-    assert dropped.reason == "train problem, 100% like new in test"
+    roles, dropped = roles_without_duplicates(problems)
+    assert roles == {"new": Role.TEST, "other": Role.TRAIN}
+    assert [str(each) for each in dropped] == [
+        "train problem old dropped: its statement is 100% that of test problem new"
+    ]
 
 
 def test_like_statements_in_one_role_both_stay():
-    problems = [problem(name, released_on=TRAIN_DAY, statement=ARRAY) for name in "ab"]
-    assert set(assign_roles(problems, SplitsConfig()).roles) == {"a", "b"}
+    problems = [dated(name, TRAIN_DAY, ARRAY) for name in "ab"]
+    assert roles_without_duplicates(problems) == ({"a": Role.TRAIN, "b": Role.TRAIN}, [])
 
 
-def test_a_dropped_problem_drops_no_other():
-    middle = ARRAY + " Print it, and print the number of elements that it has on the next line."
+def test_a_problem_without_a_role_drops_no_other():
+    problems = [dated("a", TRAIN_DAY, ARRAY), dated("b", TEST_DAY, ARRAY)]
+    roles = {"a": Role.TRAIN}
+    assert drop_near_duplicates(problems, roles) == (roles, [])
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_a_dropped_problem_drops_no_other(order):
+    longer = ARRAY + " Print it, then the number of elements that it has, on the next line."
     problems = [
-        problem("test", released_on=TEST_DAY, statement=ARRAY),
-        problem("meta", released_on=META_DAY, statement=ARRAY),
-        problem("train", released_on=TRAIN_DAY, statement=middle),
+        dated("test", TEST_DAY, ARRAY),
+        dated("meta", META_DAY, ARRAY + " Print it."),
+        dated("train", TRAIN_DAY, longer),
     ]
-    roles = assign_roles(problems, SplitsConfig(), near_duplicate=0.9).roles
+    ((_, _, in_test), (_, _, in_meta)) = [
+        next(similar_statements([problems[index], problems[2]], 0.1)) for index in (0, 1)
+    ]
+    assert in_test < in_meta
+    roles, _ = roles_without_duplicates(problems[::order], at_least=in_meta)
     assert roles == {"test": Role.TEST, "train": Role.TRAIN}
-
-
-def test_near_duplicates_may_be_kept_where_statements_are_templates():
-    problems = [
-        problem("a", released_on=TRAIN_DAY, statement=ARRAY),
-        problem("b", released_on=TEST_DAY, statement=ARRAY),
-    ]
-    assignment = assign_roles(problems, SplitsConfig(), near_duplicate=None)
-    assert (len(assignment.roles), assignment.dropped) == (2, ())
 
 
 def test_similarity_is_the_jaccard_index_of_five_word_shingles():
