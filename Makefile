@@ -1,6 +1,6 @@
 # `make demo` and `make test` set up everything that they need; a second call finds it in place.
 #
-#   EXTRA=gpu     install vLLM's GPU build (default: cpu)
+#   EXTRA=gpu     install vLLM's GPU build (default: what is installed, else cpu)
 #   DOCKER=skip   neither install nor start a Docker engine
 
 SHELL := bash
@@ -8,11 +8,11 @@ SHELL := bash
 .DEFAULT_GOAL := help
 MAKEFLAGS += --no-print-directory
 
-EXTRA ?= cpu
+EXTRA ?= $(if $(wildcard .venv/.installed-gpu-*),gpu,cpu)
 DOCKER ?= auto
 BIN := .venv/bin
 LOCK := requirements/$(EXTRA).lock
-INSTALLED := .venv/.installed-$(shell sha256sum <$(LOCK) | cut -c1-16)
+INSTALLED := .venv/.installed-$(EXTRA)-$(shell sha256sum <$(LOCK) | cut -c1-16)
 
 # No usage reports, and no look-ups on the Hugging Face hub: the demo and the tests train their own
 # models.

@@ -96,4 +96,4 @@ stage "$(grep -cE '^[a-zA-Z0-9]' "$lock") locked packages" \
 stage "this project, editable" \
     .venv/bin/pip install --no-deps --no-build-isolation --editable .
 
-touch ".venv/.installed-$(sha256sum <"$lock" | cut -c1-16)"
+touch ".venv/.installed-$extra-$(sha256sum <"$lock" | cut -c1-16)"
