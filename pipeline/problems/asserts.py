@@ -23,6 +23,7 @@ _ARITHMETIC: Mapping[type[ast.operator], Callable[[Any, Any], Any]] = {
     ast.Div: operator.truediv,
     ast.FloorDiv: operator.floordiv,
     ast.Mod: operator.mod,
+    ast.Pow: operator.pow,
 }
 
 
@@ -108,13 +109,10 @@ def _value(node: ast.expr) -> Any:
             return math.inf
         case ast.UnaryOp(op=ast.USub(), operand=operand):
             return -_value(operand)
-        case ast.BinOp(left=left, op=ast.Pow(), right=ast.Constant(value=int() as power)):
-            if abs(power) <= 64:
-                return _value(left) ** power
         case ast.BinOp(left=left, op=op, right=right) if type(op) in _ARITHMETIC:
-            values = _value(left), _value(right)
-            if not isinstance(op, ast.Mult) or all(isinstance(v, int | float) for v in values):
-                return _ARITHMETIC[type(op)](*values)
+            one, other = _value(left), _value(right)
+            if _is_small(op, one, other):
+                return _ARITHMETIC[type(op)](one, other)
         case ast.Tuple(elts=items):
             return tuple(_value(item) for item in items)
         case ast.List(elts=items):
@@ -122,6 +120,15 @@ def _value(node: ast.expr) -> Any:
         case _:
             return ast.literal_eval(node)
     raise ValueError
+
+
+def _is_small(op: ast.operator, left: Any, right: Any) -> bool:
+    """Whether the result cannot be much larger than its operands: a file must not be able to fill
+    the memory with `10 ** 10 ** 10`, `'a' * 10 ** 10` or `'%10000000000d' % 1`."""
+    if isinstance(op, ast.Add):
+        return True
+    numbers = isinstance(left, int | float) and isinstance(right, int | float)
+    return numbers and (not isinstance(op, ast.Pow) or (abs(left) < 2**64 and abs(right) <= 64))
 
 
 def _text(value: Any) -> str:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import fsspec
 from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic_core import ErrorDetails
 
 from pipeline.config import FileProblems
 from pipeline.records import Problem
@@ -144,9 +145,8 @@ def _lines(paths: Sequence[str]) -> Iterator[tuple[str, int, bytes]]:
             raise OSError(f"{path}: the compressed file is cut off or damaged: {error}") from error
 
 
-def _place(error: object) -> tuple[str, str]:
+def _place(error: ErrorDetails) -> tuple[str, str]:
     """Field and reason of one of pydantic's errors."""
-    assert isinstance(error, dict)
     location = ""
     for part in error["loc"]:
         location += f"[{part}]" if isinstance(part, int) else f".{part}" if location else part
