@@ -13,7 +13,9 @@ from pathlib import Path
 _SHIPPED = ("frames", "values", "child", "watch", "sweep", "runner")  # in order of import
 
 _LOADER = """
-import json, os, struct, sys, types
+import sys
+sys.path[:] = filter(None, sys.path)
+import json, os, struct, types
 def receive(count):
     chunks = []
     while count:
@@ -34,8 +36,8 @@ for name in [name for name in sys.modules if name.partition(".")[0] == "sandbox"
 module.serve(**cargo["options"])
 """
 
-# -P and -s: nothing but the interpreter's own library on the path; -B: no .pyc files.
-FLAGS = ("-P", "-s", "-B", "-X", "utf8", "-c", _LOADER)
+# -s: no user's packages on the path (nor, see above, the current directory); -B: no .pyc files.
+FLAGS = ("-s", "-B", "-X", "utf8", "-c", _LOADER)
 
 # A fixed hash seed: a program that prints a set in its own order gets the same verdict every time.
 # One BLAS thread: more would only fight for one CPU, and each takes address space.

@@ -16,7 +16,7 @@ from typing import Literal, Self
 from sandbox import container, frames
 from sandbox.checks import Check, checks_of
 from sandbox.process import ProcessTransport
-from sandbox.protocol import Isolation, Program, Status, TestCase, Verdict
+from sandbox.protocol import Isolation, Limits, Program, Status, TestCase, Verdict
 from sandbox.transport import SandboxUnavailable, Transport, TransportError
 
 IMAGE = "chain-of-functions-sandbox"
