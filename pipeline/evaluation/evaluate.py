@@ -80,6 +80,8 @@ def evaluate(
             "no test candidates: no problem has the role 'test', or none of its solutions has a "
             "verdict; check `splits` and `problems`"
         )
+    if validation is not None and not validation.candidates:
+        validation = None
     if validation is not None:
         _check(arms, validation, "validation")
     problems = by_problem(test.candidates)

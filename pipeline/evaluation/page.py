@@ -232,11 +232,8 @@ def _label_table(selection: Selection) -> str:
     columns: list[tuple[str, Callable[[LabelQuality], str]]] = [
         ("labels of", lambda q: escape(selection.method(q.method).title)),
         ("steps<small>really right</small>", lambda q: f"{q.steps:,}<small>{q.right:,}</small>"),
-        ("AUROC before", lambda q: _three(q.before.auroc)),
-        ("after", lambda q: _three(q.after.auroc) if _changed(q) else ""),
-        ("change", lambda q: _three(q.auroc_change, signed=True) if _changed(q) else ""),
-        ("squared error before", lambda q: _three(q.before.brier)),
-        ("after", lambda q: _three(q.after.brier) if _changed(q) else ""),
+        ("AUROC", lambda q: _before_after(q.before.auroc, q.after.auroc, q.auroc_change)),
+        ("squared error", lambda q: _before_after(q.before.brier, q.after.brier, q.brier_change)),
         ("right, labelled below ½", lambda q: _arrow(q.before.missed, q.after.missed)),
         ("wrong, labelled ½ or more", lambda q: _arrow(q.before.trusted, q.after.trusted)),
     ]
@@ -244,19 +241,21 @@ def _label_table(selection: Selection) -> str:
     return _table(_row("th", [name for name, _ in columns]), rows)
 
 
-def _changed(quality: LabelQuality) -> bool:
-    return quality.before != quality.after
-
-
-def _three(estimate: Estimate | None, *, signed: bool = False) -> str:
-    if estimate is None:
-        return "one class only"
-    form = "{:+.3f}" if signed else "{:.3f}"
-    text = form.format(estimate.value)
-    if estimate.interval is not None:
-        low, high = estimate.interval.low, estimate.interval.high
-        text += _range(form.format(low), form.format(high))
-    return text
+def _before_after(before: Estimate | None, after: Estimate | None, change: Estimate | None) -> str:
+    """`0.946 → 0.964` with the interval of the change; one value and its own where nothing did."""
+    if before is None or after is None or change is None:
+        return "<small>one class only</small>"
+    if change.value == 0.0:
+        low_high, form, text, note = before.interval, "{:.3f}", f"{before.value:.3f}", ""
+    else:
+        text = f"{before.value:.3f} → {after.value:.3f}"
+        low_high, form, note = change.interval, "{:+.3f}", "change "
+    if low_high is None:
+        return text
+    low, high = (
+        form.format(end).replace("-", "\N{MINUS SIGN}") for end in (low_high.low, low_high.high)
+    )
+    return text + _range(note + low, high)
 
 
 def _range(low: str, high: str) -> str:

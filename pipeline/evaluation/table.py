@@ -1,42 +1,53 @@
 """The selection table for the terminal."""
 
+from rich import box
 from rich.table import Table
+from rich.text import Text
 
 from pipeline.evaluation.metrics import Estimate
 from pipeline.evaluation.results import Difference, Finding, Selection
 
 
 def selection_table(selection: Selection) -> Table:
-    """Accuracy of best-of-N in percent, one row per method, overall and per difficulty."""
+    """Accuracy of best-of-N in percent, one row per method, overall and per difficulty.
+
+    It fits a terminal of 80 columns with three difficulties.
+    """
+    levels = selection.problems_by_difficulty
+    by_functions = all(level.isdigit() for level in levels)
     table = Table(
         title=f"Best-of-{selection.most_candidates} on {selection.problems} test problems, "
-        "% solved",
+        f"% solved, by {'number of functions' if by_functions else 'difficulty'}",
         caption=_caption(selection),
         caption_justify="left",
+        caption_style="",
         title_justify="left",
+        box=box.SIMPLE_HEAD,
+        pad_edge=False,
     )
     table.add_column("method", no_wrap=True)
-    table.add_column(f"overall [{selection.confidence:.0%} interval]", justify="right")
-    for level, count in selection.problems_by_difficulty.items():
-        table.add_column(f"{difficulty_title(level)}\nn = {count}", justify="right")
-    table.add_column("steps read by")
+    table.add_column(f"overall\n[{selection.confidence:.0%}]", justify="right", no_wrap=True)
+    for level, count in levels.items():
+        table.add_column(f"{level}\nn={count}", justify="right", no_wrap=True)
+    table.add_column("steps\nread by", no_wrap=True)
     for row in selection.methods:
         table.add_row(
             row.title,
             percent_with_interval(row.overall),
             *(percent(estimate.value) for estimate in row.by_difficulty.values()),
             row.choice.aggregator.value if row.choice else "",
-            end_section=row.choice is None and row is not selection.methods[-1],
         )
     return table
 
 
-def _caption(selection: Selection) -> str:
-    lines = [f"{comparison(selection, d)}." for d in selection.differences if d.planned]
+def _caption(selection: Selection) -> Text:
+    lines = [_comparison(selection, d) for d in selection.differences if d.planned]
+    if lines:
+        lines.insert(0, "Differences in points, on the same problems:")
     unscored = [f"{row.title}: {row.unscored}" for row in selection.methods if row.unscored]
     if unscored:
-        lines.append(f"Candidates without a score, ranked last: {', '.join(unscored)}.")
-    return "\n".join(lines)
+        lines.append(f"Candidates without a score, ranked last: {', '.join(unscored)}")
+    return Text("\n".join(lines))
 
 
 def difficulty_title(level: str) -> str:
@@ -64,12 +75,12 @@ def points(estimate: Estimate) -> str:
     return text.replace("-", "\N{MINUS SIGN}")
 
 
-def comparison(selection: Selection, difference: Difference) -> str:
-    """`PRM soft against ORM: +4.2 [+1.0, +7.4] points, higher`"""
+def _comparison(selection: Selection, difference: Difference) -> str:
+    """`PRM soft against ORM: +4.2 [+1.0, +7.4], higher`"""
     method, baseline = (
         selection.method(name).title for name in (difference.method, difference.baseline)
     )
     finding = difference.finding
     if finding is Finding.WITHIN_NOISE:
         finding = finding.upper()
-    return f"{method} against {baseline}: {points(difference.difference)} points, {finding}"
+    return f"{method} against {baseline}: {points(difference.difference)}, {finding}"

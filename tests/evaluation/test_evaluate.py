@@ -141,9 +141,11 @@ def test_aggregators_come_from_validation_and_never_from_test():
     assert (choice.aggregator, choice.reason) == (Aggregator.LAST, ChoiceReason.VALIDATION)
 
 
-def test_without_validation_problems_the_result_says_so():
+@pytest.mark.parametrize("validation", [None, ScoredSplit([], {})])
+def test_without_validation_problems_the_result_says_so(validation):
     test = world()
-    result = evaluate([SOFT], ScoredSplit(test, {"prm_soft": knows(test)}), config=CONFIG)
+    scored = ScoredSplit(test, {"prm_soft": knows(test)})
+    result = evaluate([SOFT], scored, validation, config=CONFIG)
     choice = result.method("prm_soft").choice
     assert choice is not None
     assert choice.reason is ChoiceReason.NO_VALIDATION
