@@ -1,7 +1,7 @@
 # `make demo` and `make test` set up everything that they need; a second call finds it in place.
 #
 #   EXTRA=gpu     install vLLM's GPU build (default: what is installed, else cpu)
-#   DOCKER=skip   neither install nor start a Docker engine
+#   DOCKER=skip   leave the Docker engine and the sandbox image as they are
 
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c

@@ -3,7 +3,7 @@
 #
 # Where no engine answers, root on Debian/Ubuntu gets the distribution's `docker.io`, started.
 # Anyone else gets one notice: the demo then falls back to the process sandbox, and the tests that
-# need Docker skip. DOCKER=skip declines. Idempotent; under a second when all is there.
+# need Docker skip. DOCKER=skip declines all of it. Idempotent; a second when all is there.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -50,11 +50,11 @@ wait_for_engine() {
     done
 }
 
+if [ "${DOCKER:-auto}" = skip ]; then
+    notice "DOCKER=skip: no engine is installed or started, no image built"
+    exit 0
+fi
 if ! answers; then
-    if [ "${DOCKER:-auto}" = skip ]; then
-        notice "no engine answers, and DOCKER=skip declines to install one"
-        exit 0
-    fi
     if [ -n "${DOCKER_HOST:-}" ]; then
         notice "no engine answers at DOCKER_HOST=$DOCKER_HOST; start it, or unset DOCKER_HOST" >&2
         exit 1
