@@ -330,6 +330,10 @@ class CorrectionConfig(Section):
     """Pull of a label back to its Monte-Carlo value, per unit of label rate."""
 
 
+REFERENCE_ROWS = ("pass_at_1", "oracle")
+"""Rows of the selection table that need no model."""
+
+
 class ArmConfig(Section):
     """One PRM to train: a row of the selection table."""
 
@@ -339,6 +343,8 @@ class ArmConfig(Section):
 
     @model_validator(mode="after")
     def _sensible(self) -> Self:
+        if self.name in REFERENCE_ROWS:
+            raise ValueError(f"name {self.name!r} is a row of its own in the table: take another")
         if self.correction is not Correction.NONE and self.targets in (
             Targets.FINAL,
             Targets.TRUE,

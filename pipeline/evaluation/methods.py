@@ -3,10 +3,9 @@
 from collections import Counter
 from collections.abc import Sequence
 
-from pipeline.config import ArmConfig, Correction, Targets
+from pipeline.config import REFERENCE_ROWS, ArmConfig, Correction, Targets
 
-PASS_AT_1 = "pass_at_1"
-ORACLE = "oracle"
+PASS_AT_1, ORACLE = REFERENCE_ROWS
 
 _BY_TARGETS = {
     Targets.FINAL: "ORM",
@@ -22,13 +21,7 @@ _BY_CORRECTION = {
 
 
 def titles(arms: Sequence[ArmConfig]) -> dict[str, str]:
-    """Method name -> how people read it; arms that would read alike get their name appended.
-
-    Raises ValueError where an arm has the name of a reference row.
-    """
-    for arm in arms:
-        if arm.name in (PASS_AT_1, ORACLE):
-            raise ValueError(f"training.arms: {arm.name!r} names a row of its own: choose another")
+    """Method name -> how people read it; arms that would read alike get their name appended."""
     shared = Counter(_title(arm) for arm in arms)
     named = {
         arm.name: f"{_title(arm)} ({arm.name})" if shared[_title(arm)] > 1 else _title(arm)

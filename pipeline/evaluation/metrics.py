@@ -22,9 +22,6 @@ class Interval:
     low: float
     high: float
 
-    def __contains__(self, value: float) -> bool:
-        return self.low <= value <= self.high
-
 
 @dataclass(frozen=True, slots=True)
 class Estimate:

@@ -173,7 +173,7 @@ def _accuracy_table(selection: Selection) -> str:
 
 
 def _scale(selection: Selection) -> str:
-    return f"0 to 100 %<small>bar: {selection.confidence:.0%} interval</small>"
+    return f"0 to 100 %<small>bar: {100 * selection.confidence:g}% interval</small>"
 
 
 def _strip(estimate: Estimate, colour: str) -> str:
@@ -281,7 +281,7 @@ def _reading(selection: Selection) -> str:
 <dt>oracle</dt><dd>Picks a passing program wherever there is one: no method can do better.</dd>
 <dt>accuracy at N</dt><dd>The exact expectation over all ways to draw N of a problem's candidates;
 equal scores share their credit. No subset is sampled.</dd>
-<dt>intervals</dt><dd>{selection.confidence:.0%}, from {selection.bootstrap:,} resamples of the
+<dt>intervals</dt><dd>{100 * selection.confidence:g}%, from {selection.bootstrap:,} resamples of the
 problems. They cover which problems were asked, and <em>not</em> the training seed: one training run
 per method can be lucky. An interval without width means that all problems agree, which is no
 certainty when they are few.</dd>

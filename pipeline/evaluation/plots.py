@@ -287,7 +287,7 @@ def training_plot(selection: Selection, history: Sequence[TrainingPoint]) -> Fig
             _label_ends(axes, last, ends, gap=0.085)
             axes.set_title(name)
             axes.grid(visible=False, axis="x")
-            axes.set(xlim=(0, last), xlabel="optimizer step")
+            axes.set(xlim=(0, max(last, 1)), xlabel="optimizer step")
         return figure
 
 

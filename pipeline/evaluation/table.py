@@ -26,7 +26,7 @@ def selection_table(selection: Selection) -> Table:
         pad_edge=False,
     )
     table.add_column("method", no_wrap=True)
-    table.add_column(f"overall\n[{selection.confidence:.0%}]", justify="right", no_wrap=True)
+    table.add_column(f"overall\n[{100 * selection.confidence:g}%]", justify="right", no_wrap=True)
     for level, count in levels.items():
         table.add_column(f"{level}\nn={count}", justify="right", no_wrap=True)
     table.add_column("steps\nread by", no_wrap=True)

@@ -2,6 +2,7 @@ import json
 
 import numpy as np
 import pytest
+from pydantic import ValidationError
 
 from pipeline.config import ArmConfig, Correction, EvaluationConfig, Targets
 from pipeline.evaluation.evaluate import EvaluationError, ScoredSplit, difficulty_key, evaluate
@@ -116,9 +117,10 @@ def test_missing_scores_are_counted_and_rank_last():
 
 
 def test_a_method_without_any_score_falls_back_to_chance():
-    test = world()
+    test = world(candidates=3)  # a third has no exact binary form: rounding must not be a finding
     result = evaluate([SOFT], ScoredSplit(test, {"prm_soft": {}}), config=CONFIG)
     row = result.method("prm_soft")
+    assert [d.finding for d in result.differences] == [Finding.WITHIN_NOISE]
     assert row.unscored == len(test)
     assert row.overall.value == pytest.approx(result.method("pass_at_1").overall.value)
     assert result.calibration == ()
@@ -242,9 +244,10 @@ def test_arms_that_would_read_alike_are_told_apart_by_name():
     assert named["again"] == "PRM soft (again)"
 
 
-def test_an_arm_must_not_take_the_name_of_a_reference_row():
-    with pytest.raises(ValueError, match="oracle"):
-        titles([ArmConfig(name="oracle")])
+@pytest.mark.parametrize("name", ["pass_at_1", "oracle"])
+def test_an_arm_must_not_take_the_name_of_a_reference_row(name):
+    with pytest.raises(ValidationError, match="row of its own"):
+        ArmConfig(name=name)
 
 
 def test_corrected_labels_answer_to_the_orm_to_raw_labels_and_to_the_shuffled_control():

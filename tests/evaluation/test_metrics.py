@@ -2,7 +2,7 @@ import itertools
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.config import EvaluationConfig
@@ -24,6 +24,7 @@ def pairwise_auroc(scores, positive):
     return sum(pairs) / len(pairs) if pairs else None
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(st.sampled_from([0.0, 0.25, 0.5, 1.0]), st.booleans()), min_size=1))
 def test_auroc_counts_pairs_with_ties_as_half(rows):
     scores, positive = zip(*rows, strict=True)

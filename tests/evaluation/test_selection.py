@@ -3,7 +3,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.evaluation.selection import (
@@ -35,6 +35,7 @@ def brute_force(passed, ranking, n):
     return sum(successes) / len(successes)
 
 
+@settings(deadline=None)
 @given(candidates)
 def test_the_closed_form_equals_the_mean_over_all_subsets_with_ties_sharing_credit(rows):
     passed, ranking = zip(*rows, strict=True)
@@ -42,6 +43,7 @@ def test_the_closed_form_equals_the_mean_over_all_subsets_with_ties_sharing_cred
     assert best_of_n(passed, ranking) == pytest.approx(expected, abs=1e-12)
 
 
+@settings(deadline=None)
 @given(candidates)
 def test_the_oracle_equals_the_share_of_subsets_with_a_passing_program(rows):
     passed = [p for p, _ in rows]
@@ -52,6 +54,7 @@ def test_the_oracle_equals_the_share_of_subsets_with_a_passing_program(rows):
     assert pass_at_n(passed) == pytest.approx(expected, abs=1e-12)
 
 
+@settings(deadline=None)
 @given(candidates, st.randoms(use_true_random=False))
 def test_the_order_in_which_candidates_come_changes_nothing(rows, random):
     shuffled = list(rows)
