@@ -10,6 +10,9 @@ extra=${1:-cpu}
 lock=requirements/$extra.lock
 log=runs/setup.log
 
+# Bash shields background commands from Ctrl-C.
+trap 'kill $(jobs -p) 2>/dev/null || true' EXIT
+
 fail() {
     printf 'install.sh: %s\n' "$*" >&2
     exit 1
@@ -86,7 +89,7 @@ fi
 
 rm -f .venv/.installed-*
 export PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_INPUT=1
-[ -x .venv/bin/python ] || stage "virtual environment" "$python" -m venv .venv
+[ -x .venv/bin/pip ] || stage "virtual environment" "$python" -m venv .venv
 # torch comes first and with its dependencies, because a CUDA build needs its CUDA libraries, which
 # the lock of a CPU machine does not name. All else is the lock and nothing but the lock.
 stage "torch and its dependencies" \
