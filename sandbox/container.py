@@ -78,7 +78,6 @@ class ContainerTransport:
                 image,
                 ["python3", *boot.FLAGS],
                 user="0:0",
-                working_dir="/box",
                 environment=boot.ENVIRONMENT,
                 labels={OWNER_LABEL: _owner()},
                 stdin_open=True,

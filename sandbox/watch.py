@@ -20,6 +20,7 @@ _TICK_S = 0.05  # between looks at the CPU clock and the OOM counter
 _CHUNK = 1 << 16
 _REPORT_BYTES = 1 << 22  # of a report beyond the output limit: compiled code
 _DETAIL = 400
+_PAGE_MB = os.sysconf("SC_PAGE_SIZE") / (1 << 20)
 _OOM_COUNTERS = ("/sys/fs/cgroup/memory.events", "/sys/fs/cgroup/memory/memory.oom_control")
 
 
@@ -109,10 +110,12 @@ class Watch:
         peak_mb = usage.ru_maxrss / 1024
         compiled, kind, body = self._parse_report()
         outcome = stopped or "OK"
-        if stopped:
+        is_wall_only = stopped == "TLE" and cpu_s <= limits.cpu_s
+        if stopped in ("", "TLE") and (oom.read() > ooms or peak_mb > limits.memory_mb):
+            # A machine short of memory is slow first: the cause wins over the symptom.
+            outcome, detail, is_wall_only = "MLE", f"over {limits.memory_mb} MiB", False
+        elif stopped:
             pass
-        elif oom.read() > ooms or peak_mb > limits.memory_mb:
-            outcome, detail = "MLE", f"over {limits.memory_mb} MiB"
         elif cpu_s > limits.cpu_s:
             outcome, detail = "TLE", f"over {limits.cpu_s:g} s of CPU time"
         elif self._is_too_long(limits.output_bytes):
@@ -129,7 +132,6 @@ class Watch:
         output: bytes | None = bytes(self._printed)
         if self._stdout is None:
             output = body if kind == child.RESULT else None
-        is_wall_only = stopped == "TLE" and cpu_s <= limits.cpu_s
         return Ending(outcome, detail, cpu_s, wall_s, peak_mb, is_wall_only, output, compiled)
 
     def _until_exit(
@@ -149,7 +151,7 @@ class Watch:
             now = time.monotonic()
             if now >= next_look:
                 next_look = now + _TICK_S
-                if oom.read() > ooms:
+                if oom.read() > ooms or _resident_mb(self._pid) > limits.memory_mb:
                     return "MLE", f"over {limits.memory_mb} MiB"
                 if _cpu_time(self._pid) > limits.cpu_s:
                     return "TLE", f"over {limits.cpu_s:g} s of CPU time"
@@ -243,6 +245,11 @@ def _read_into(buffer: bytearray, descriptor: int) -> bool:
 def _cpu_time(pid: int) -> float:
     """Seconds of CPU time that all threads of a living or unreaped process have used."""
     return time.clock_gettime(~pid << 3 | 2)  # clock_getcpuclockid(3), CPUCLOCK_SCHED
+
+
+def _resident_mb(pid: int) -> float:
+    with open(f"/proc/{pid}/statm") as statm:
+        return int(statm.read().split()[1]) * _PAGE_MB
 
 
 def _signal_name(number: int) -> str:

@@ -1,0 +1,31 @@
+"""Fixtures that several areas share: the Docker engine's one sandbox slot."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from sandbox import Sandbox, SandboxUnavailable
+from sandbox.container import connect
+from sandbox.image import ensure_image
+
+
+@pytest.fixture(scope="session")
+def docker_engine() -> None:
+    """Skips where no engine answers. Anything else that is missing is a failure."""
+    try:
+        connect().close()
+    except SandboxUnavailable as reason:
+        pytest.skip(str(reason))
+    ensure_image()
+
+
+@pytest.fixture(scope="session")
+def docker_sandbox(docker_engine: None) -> Iterator[Sandbox]:
+    with Sandbox("docker") as sandbox:
+        yield sandbox
+
+
+@pytest.fixture(scope="session")
+def process_sandbox() -> Iterator[Sandbox]:
+    with Sandbox("unsafe-process") as sandbox:
+        yield sandbox

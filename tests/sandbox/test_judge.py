@@ -1,0 +1,228 @@
+"""What a caller of `Sandbox` can rely on."""
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from sandbox import Comparator, Limits, Program, Sandbox, SandboxUnavailable, Status, TestCase
+from sandbox.actor import SandboxActor
+from sandbox.container import OWNER_LABEL, ContainerTransport, connect, remove_orphans
+
+SUM = "print(sum(map(int, input().split())))"
+
+
+def stdin_tests(*pairs: tuple[str, str]) -> tuple[TestCase, ...]:
+    return tuple(TestCase(stdin=stdin, expected=expected) for stdin, expected in pairs)
+
+
+def call(code: str, entry_point: str, args: str, expected: str, **more: str) -> Program:
+    return Program(code, (TestCase(args=args, expected=expected, **more),), entry_point=entry_point)
+
+
+def test_tests_stop_at_the_first_failure(process_sandbox: Sandbox) -> None:
+    tests = stdin_tests(("1 2", "3"), ("1 2", "4"), ("1 2", "3"))
+    verdict = process_sandbox.judge(Program(SUM, tests))
+    assert (verdict.tests_passed, verdict.tests_run, verdict.tests_total) == (1, 2, 3)
+    assert verdict.first_failure == 1
+    assert verdict.detail == "line 1: expected '4', got '3'"
+
+
+def test_an_exception_is_shown_with_its_line(process_sandbox: Sandbox) -> None:
+    verdict = process_sandbox.judge(Program("x = 1\nprint(x / 0)", stdin_tests(("", "1"))))
+    assert verdict.status is Status.RE
+    assert verdict.detail == "line 2: ZeroDivisionError: division by zero"
+
+
+def test_equal_programs_run_once_and_answers_keep_their_order(process_sandbox: Sandbox) -> None:
+    tests = stdin_tests(("1 2", "3"))
+    right, wrong = Program(SUM, tests), Program("print(0)", tests)
+    verdicts = process_sandbox.judge_all([right, wrong, Program(SUM, tests), wrong])
+    assert [verdict.status for verdict in verdicts] == ["AC", "WA", "AC", "WA"]
+    assert verdicts[0] is verdicts[2]
+
+
+def test_the_same_program_gets_the_same_verdict_whatever_its_hash_order(
+    process_sandbox: Sandbox,
+) -> None:
+    outputs = set()
+    for attempt in range(3):
+        with Sandbox("unsafe-process") as fresh:
+            code = f"print(*{{'a', 'b', 'c', 'd'}})  # {attempt}"
+            outputs.add(fresh.judge(Program(code, stdin_tests(("", "")))).detail)
+    assert len(outputs) == 1
+
+
+@pytest.mark.parametrize(
+    ("code", "entry_point", "args", "expected", "status"),
+    [
+        ("def f(a, b): return a + b", "f", "[1, 2]", "3", Status.AC),
+        ("class Solution:\n    def f(self, a: List[int]): return max(a)", "Solution().f", "[[1,9]]",
+         "9", Status.AC),
+        ("def f(s): return sorted(s)", "f", "({3, 1},)", "[1, 3]", Status.AC),
+        ("def f(a): return (a, a)", "f", "[1]", "[1, 1]", Status.AC),
+        ("def f(a):\n    print('noise' * 10**5)\n    return a", "f", "[1]", "1", Status.AC),
+        ("def f(a): return {1: a}", "f", "['x']", "{1: 'x'}", Status.AC),
+        ("def f(a): return a + 1", "f", "[1]", "3", Status.WA),
+        ("def f(a): return None", "f", "[1]", "3", Status.WA),
+        ("def f(a):\n    import os\n    os._exit(0)", "f", "[1]", "3", Status.WA),
+        ("def f(a): exit()", "f", "[1]", "3", Status.WA),
+        ("class E:\n    def __eq__(self, o): return True\ndef f(a): return E()", "f", "[1]", "3",
+         Status.RE),
+        ("class E(int):\n    def __eq__(self, o): return True\ndef f(a): return E(4)", "f", "[1]",
+         "3", Status.WA),
+        ("def f(a): return a.x", "f", "[1]", "3", Status.RE),
+        ("def f(a):\n    a.append(a)\n    return a", "f", "[[1]]", "[1]", Status.RE),
+        ("def f(): return 3", "f", "[1]", "3", Status.RE),
+        ("def g(a): return 3", "f", "[1]", "3", Status.CE),
+        ("class Solution: pass", "Solution().f", "[1]", "3", Status.CE),
+    ],
+)  # fmt: skip
+def test_a_call_is_judged_by_what_it_returns(
+    process_sandbox: Sandbox,
+    code: str,
+    entry_point: str,
+    args: str,
+    expected: str,
+    status: Status,
+) -> None:
+    verdict = process_sandbox.judge(call(code, entry_point, args, expected))
+    assert verdict.status is status, verdict
+
+
+def test_keyword_arguments_are_passed(process_sandbox: Sandbox) -> None:
+    program = call("def f(a, *, b): return a - b", "f", "[5]", "3", kwargs='{"b": 2}')
+    assert process_sandbox.judge(program).status is Status.AC
+
+
+def test_large_inputs_and_arguments_arrive_whole(process_sandbox: Sandbox) -> None:
+    numbers = list(range(300_000))
+    total = str(sum(numbers))
+    by_call = call("def f(a): return sum(a)", "f", str([numbers]), total)
+    by_stdin = Program(SUM, stdin_tests((" ".join(map(str, numbers)), total)))
+    ignored = Program("print(1)", stdin_tests(("x" * 10_000_000, "1")))
+    statuses = [v.status for v in process_sandbox.judge_all([by_call, by_stdin, ignored])]
+    assert statuses == [Status.AC] * 3
+
+
+def test_a_large_right_output_is_no_flood(process_sandbox: Sandbox) -> None:
+    expected = "\n".join(map(str, range(200_000)))
+    program = Program("print(*range(200000), sep='\\n')", stdin_tests(("", expected)))
+    assert process_sandbox.judge(program).status is Status.AC
+
+
+def test_the_comparator_is_obeyed_and_named(process_sandbox: Sandbox) -> None:
+    tests = stdin_tests(("", "1\n"))
+    verdict = process_sandbox.judge(Program("print(1.0)", tests, comparator=Comparator.STRICT))
+    assert (verdict.status, verdict.comparator) == (Status.WA, Comparator.STRICT)
+
+
+@pytest.mark.parametrize(
+    ("program", "message"),
+    [
+        (Program("x", ()), "without tests cannot be judged"),
+        (Program("x", stdin_tests(("", "")), entry_point="f"), r"tests\[0\].*entry point"),
+        (call("x", "f", "[1", "1"), r"tests\[0\]: neither strict JSON"),
+        (call("x", "f", "1", "1"), r"tests\[0\]: args: a list"),
+        (call("x", "f", "[1]", "one"), r"tests\[0\]: neither strict JSON"),
+    ],
+)
+def test_a_program_that_cannot_be_judged_is_refused_by_name(
+    process_sandbox: Sandbox, program: Program, message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        process_sandbox.judge(program)
+
+
+def test_judging_does_not_block_an_event_loop(process_sandbox: Sandbox) -> None:
+    async def judge() -> tuple[Status, int]:
+        program = Program("import time\ntime.sleep(0.2)\nprint(3)", stdin_tests(("", "3")))
+        judging = asyncio.create_task(process_sandbox.judge_async(program))
+        ticks = 0
+        while not judging.done():
+            await asyncio.sleep(0.02)
+            ticks += 1
+        return judging.result().status, ticks
+
+    status, ticks = asyncio.run(judge())
+    assert status is Status.AC
+    assert ticks > 3
+
+
+def test_without_an_engine_the_socket_and_the_mend_are_named(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("DOCKER_HOST", "unix:///nonexistent/docker.sock")
+    with pytest.raises(SandboxUnavailable, match=r"/nonexistent/docker\.sock.*Start one"):
+        Sandbox("docker")
+
+
+def test_an_actor_proves_its_slot_and_ends_it() -> None:
+    actor = SandboxActor(isolation="unsafe-process")
+    assert actor.judge(Program(SUM, stdin_tests(("1 2", "3")))).status is Status.AC
+    actor.close()
+    actor.close()
+
+
+@pytest.mark.docker
+def test_without_the_image_the_mend_is_named(docker_engine: None) -> None:
+    with pytest.raises(SandboxUnavailable, match=r"python -m sandbox\.image"):
+        Sandbox("docker", image="no-such-image")
+
+
+@pytest.mark.docker
+def test_a_container_killed_mid_run_costs_no_verdict(docker_engine: None) -> None:
+    with Sandbox() as sandbox:
+        slow = Program("import time\ntime.sleep(1)\nprint(3)", stdin_tests(("", "3"), ("", "3")))
+
+        async def kill_it_while_judging() -> Status:
+            judging = asyncio.create_task(sandbox.judge_async(slow))
+            await asyncio.sleep(0.5)
+            assert isinstance(sandbox._transport, ContainerTransport)
+            connect().containers.get(sandbox._transport.container_id).kill()
+            return (await judging).status
+
+        assert asyncio.run(kill_it_while_judging()) is Status.AC
+        assert sandbox.is_healthy()
+
+
+@pytest.mark.docker
+def test_a_sleeper_is_tried_again_in_a_fresh_container(docker_engine: None) -> None:
+    with Sandbox() as sandbox:
+        assert isinstance(sandbox._transport, ContainerTransport)
+        first = sandbox._transport.container_id
+        sleeper = Program("import time\ntime.sleep(60)", stdin_tests(("", "")), limits=Limits(0.1))
+        assert sandbox.judge(sleeper).status is Status.TLE
+        assert isinstance(sandbox._transport, ContainerTransport)
+        assert sandbox._transport.container_id != first
+
+
+@pytest.mark.docker
+def test_a_killed_owner_leaves_no_container_behind(docker_engine: None) -> None:
+    """The end of its input ends a container by itself; a frozen one is removed by its label."""
+    client = connect()
+    script = (
+        "from sandbox import Sandbox; import time\n"
+        "s = Sandbox(); print(s._transport.container_id, flush=True); time.sleep(60)"
+    )
+    owner = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
+    assert owner.stdout is not None
+    container = client.containers.get(owner.stdout.readline().strip())
+    assert OWNER_LABEL in container.labels
+    remove_orphans(client)
+    container.reload()
+    assert container.status == "running"  # its owner lives
+
+    container.pause()
+    os.kill(owner.pid, signal.SIGKILL)
+    owner.wait()
+    remove_orphans(client)
+    deadline = time.monotonic() + 10
+    while any(c.id == container.id for c in client.containers.list(all=True)):
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    client.close()
