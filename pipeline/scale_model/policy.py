@@ -1,5 +1,8 @@
-"""Trains the small policy: a Qwen2-architecture causal language model, from scratch, on one CPU
+"""Trains the small policy: a Qwen3-architecture causal language model, from scratch, on one CPU
 thread, saved in Hugging Face form so that vLLM and transformers load it like any other.
+
+Not Qwen2: transformers 5 gives a model of that type Qwen2's own pre-tokenizer, whatever its
+`tokenizer.json` says, and with it a program has three times the tokens.
 """
 
 import contextlib
@@ -18,8 +21,8 @@ from torch.nn.utils import clip_grad_norm_
 from transformers import (
     GenerationConfig,
     PreTrainedTokenizerFast,
-    Qwen2Config,
-    Qwen2ForCausalLM,
+    Qwen3Config,
+    Qwen3ForCausalLM,
 )
 
 from pipeline.config import ScaleModelPolicy, ScaleModelProblems, SplitsConfig
@@ -109,9 +112,9 @@ def _train(
     tokenizer: PreTrainedTokenizerFast,
     sequences: _Sequences,
     on_progress: Progress,
-) -> Qwen2ForCausalLM:
+) -> Qwen3ForCausalLM:
     torch.manual_seed(config.seed)
-    model = Qwen2ForCausalLM(_architecture(tokenizer))
+    model = Qwen3ForCausalLM(_architecture(tokenizer))
     optimizer = torch.optim.AdamW(
         model.parameters(), lr=1.0, betas=(0.9, 0.98), weight_decay=0.01, fused=True
     )
@@ -152,15 +155,16 @@ def _train(
     return model.eval()
 
 
-def _architecture(tokenizer: PreTrainedTokenizerFast) -> Qwen2Config:
+def _architecture(tokenizer: PreTrainedTokenizerFast) -> Qwen3Config:
     """0.65 million parameters."""
-    return Qwen2Config(
+    return Qwen3Config(
         vocab_size=len(tokenizer),
         hidden_size=128,
         intermediate_size=320,
         num_hidden_layers=3,
         num_attention_heads=4,
         num_key_value_heads=2,
+        head_dim=32,
         max_position_embeddings=CONTEXT,
         tie_word_embeddings=True,
         pad_token_id=tokenizer.backend_tokenizer.token_to_id(PAD),
@@ -169,7 +173,7 @@ def _architecture(tokenizer: PreTrainedTokenizerFast) -> Qwen2Config:
     )
 
 
-def _save(model: Qwen2ForCausalLM, tokenizer: PreTrainedTokenizerFast, directory: Path) -> None:
+def _save(model: Qwen3ForCausalLM, tokenizer: PreTrainedTokenizerFast, directory: Path) -> None:
     """A directory is there with all of its files or not at all."""
     directory.parent.mkdir(parents=True, exist_ok=True)
     partial = directory.with_name(f".{directory.name}.{os.getpid()}")

@@ -2,6 +2,7 @@ import json
 
 import pytest
 import torch
+from tokenizers import Tokenizer
 from transformers import (
     AutoModelForCausalLM,
     AutoModelForTokenClassification,
@@ -10,6 +11,7 @@ from transformers import (
 )
 
 from pipeline.config import ScaleModelPolicy, ScaleModelProblems, SplitsConfig
+from pipeline.scale_model.corpus import draw_corpus
 from pipeline.scale_model.policy import train_policy
 
 TINY = ScaleModelPolicy(programs=600, steps=40, batch_size=16)
@@ -54,6 +56,16 @@ def test_it_loads_as_a_causal_model_that_continues_a_statement(trained):
     assert answer.shape[1] > prompt["input_ids"].shape[1]
 
 
+def test_its_tokenizer_comes_back_as_it_was_trained(trained):
+    """transformers replaces the pre-tokenizer of some model types when it loads them."""
+    directory, _ = trained
+    loaded = AutoTokenizer.from_pretrained(directory)
+    saved = Tokenizer.from_file(str(directory / "tokenizer.json"))
+    for program in draw_corpus(50, 0, 0, SplitsConfig()):
+        text = f"{program.statement}\n{program.code}"
+        assert loaded(text)["input_ids"] == saved.encode(text).ids
+
+
 def test_its_own_generation_settings_sample_from_the_whole_distribution(trained):
     directory, _ = trained
     settings = GenerationConfig.from_pretrained(directory)
@@ -84,7 +96,7 @@ def test_training_replaces_what_was_there_and_leaves_nothing_else_behind(tmp_pat
     train(directory, TINY.model_copy(update={"steps": 2}))
     assert [path.name for path in tmp_path.iterdir()] == ["policy"]
     assert not (directory / "stale.txt").exists()
-    assert json.loads((directory / "config.json").read_text())["model_type"] == "qwen2"
+    assert json.loads((directory / "config.json").read_text())["model_type"] == "qwen3"
 
 
 def test_a_diverging_run_is_an_error_that_names_the_option_and_leaves_no_directory(tmp_path):
