@@ -14,23 +14,19 @@ What the installed engine (0.32) made necessary:
 """
 
 import asyncio
-import concurrent.futures
 import logging
 import os
-import threading
-from collections.abc import AsyncIterator, Coroutine, Sequence
-from typing import TYPE_CHECKING, Any, TypeVar
+from collections.abc import AsyncIterator, Sequence
+from typing import TYPE_CHECKING, Any
 
 from pipeline.config import VLLMPolicy
-from pipeline.policies.fan_out import as_they_finish
+from pipeline.policies.own_loop import OwnLoop
 from pipeline.policies.protocol import PolicyError, PolicyRequest, PolicyResponse
 from pipeline.prompts import Prompt
 from pipeline.records import FinishReason, content_hash
 
 if TYPE_CHECKING:
     from vllm.v1.engine.async_llm import AsyncLLM
-
-T = TypeVar("T")
 
 _FINISH_REASONS = {"stop": FinishReason.STOP, "length": FinishReason.LENGTH}
 
@@ -71,14 +67,13 @@ class VLLM:
         """Start the engine: about 15 s on CPU. Raises PolicyError where it does not start."""
         self._config = config
         self._closed = False
-        self._loop = asyncio.new_event_loop()
-        threading.Thread(target=self._loop.run_forever, name="vllm", daemon=True).start()
+        self._loop = OwnLoop("vllm")
         try:
-            self._engine = self._run(_start_engine(config)).result()
+            self._engine = self._loop.submit(_start_engine(config)).result()
         # vLLM raises bare Exceptions of many kinds on its way up (a bad model, too little memory, a
         # process that died); all of them mean that this policy cannot be had.
         except Exception as error:
-            self._loop.call_soon_threadsafe(self._loop.stop)
+            self._loop.stop()
             if isinstance(error, PolicyError):
                 raise
             raise PolicyError(f"vLLM did not start with model {config.model!r}: {error}") from error
@@ -95,8 +90,8 @@ class VLLM:
         """Every answer, as it finishes. Raises PolicyError when the engine dies."""
         if self._closed:
             raise PolicyError("this vLLM policy is closed")
-        return as_they_finish(
-            asyncio.wrap_future(self._run(self._sample(request.key, tokens, index)))
+        return self._loop.as_they_finish(
+            self._sample(request.key, tokens, index)
             for request in requests
             for tokens in [self._tokens(request.prompt)]
             for index in request.sample_indices
@@ -107,8 +102,8 @@ class VLLM:
         if self._closed:
             return
         self._closed = True
-        self._run(self._end()).result()
-        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._loop.submit(self._end()).result()
+        self._loop.stop()
         del self._engine  # its finaliser must not wait for the interpreter's own end
 
     async def _end(self) -> None:
@@ -121,9 +116,6 @@ class VLLM:
         engine.shutdown(timeout=_CPU_SHUTDOWN_S if self._config.gpus == 0 else None)
         if others := asyncio.all_tasks() - {asyncio.current_task()}:
             await asyncio.wait(others, timeout=1.0)  # they see the engine's end, and end
-
-    def _run(self, coroutine: Coroutine[Any, Any, T]) -> concurrent.futures.Future[T]:
-        return asyncio.run_coroutine_threadsafe(coroutine, self._loop)
 
     def _tokens(self, prompt: Prompt) -> list[int]:
         messages = [{"role": "user", "content": prompt.user}]
@@ -180,6 +172,7 @@ async def _start_engine(config: VLLMPolicy) -> "AsyncLLM":
 
     from vllm import AsyncEngineArgs
     from vllm.platforms import current_platform
+    from vllm.usage.usage_lib import UsageContext
     from vllm.v1.engine.async_llm import AsyncLLM
 
     if current_platform.is_cpu() != on_cpu:
@@ -203,7 +196,8 @@ async def _start_engine(config: VLLMPolicy) -> "AsyncLLM":
         args.enforce_eager = True
         args.enable_chunked_prefill = False
         args.kv_cache_memory_bytes = int(config.kv_cache_gb * 2**30)
-    engine = AsyncLLM.from_engine_args(args)
+    # vLLM's defaults for offline work batch more requests than those for serving.
+    engine = AsyncLLM.from_engine_args(args, usage_context=UsageContext.LLM_CLASS)
     # vLLM gives its logger a handler of its own; what it says here belongs to this process's logs.
     logger = logging.getLogger("vllm")
     logger.handlers.clear()

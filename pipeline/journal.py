@@ -1,0 +1,167 @@
+"""The response journal: one durable record per paid response, so that none is paid for twice.
+
+A directory holds one append-only file per writing process. A file is a magic line and then frames:
+
+    length of the body, 4 bytes | CRC-32 of the body, 4 bytes | body
+
+(big-endian), where a body is `<request hash> <sample index>\\n<payload>`. A record counts once
+`put` has returned, that is after fsync. A process that is killed can leave half a frame at the end
+of its file; readers stop there. Nobody ever writes to another process's file, so this works on
+shared file systems, where locks and embedded databases do not.
+"""
+
+import logging
+import os
+import socket
+import struct
+import threading
+import uuid
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+logger = logging.getLogger(__name__)
+
+_MAGIC = b"response journal 1\n"
+_FRAME = struct.Struct(">II")
+
+
+class JournalError(Exception):
+    """A journal file that is none, or is of another version."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    path: Path
+    offset: int  # of the payload, bytes
+    length: int
+
+
+class Journal:
+    """The records of a directory: those found when it was opened, and those put since.
+
+    Records that other processes append meanwhile are seen by the next one to open the directory.
+    Safe to use from several threads.
+    """
+
+    def __init__(self, directory: Path | str) -> None:
+        """Read every file. Raises JournalError for a file that is no journal."""
+        self._directory = Path(directory)
+        self._directory.mkdir(parents=True, exist_ok=True)
+        self._places: dict[tuple[str, int], _Place] = {}
+        for path in sorted(self._directory.glob("*.journal")):
+            self._places.update(_read(path))
+        self._writing = threading.Lock()
+        self._syncing = threading.Lock()
+        self._file: _Writer | None = None
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def payloads(self) -> Iterator[bytes]:
+        """Every recorded payload."""
+        for request_hash, sample_index in list(self._places):
+            payload = self.get(request_hash, sample_index)
+            if payload is not None:
+                yield payload
+
+    def get(self, request_hash: str, sample_index: int) -> bytes | None:
+        """The payload of a recorded response, None where there is none."""
+        place = self._places.get((request_hash, sample_index))
+        if place is None:
+            return None
+        with place.path.open("rb") as file:
+            file.seek(place.offset)
+            return file.read(place.length)
+
+    def put(self, request_hash: str, sample_index: int, payload: bytes) -> None:
+        """Record a response; it is on disk when this returns. Raises OSError where it cannot be.
+
+        Threads that put at the same time share one fsync.
+        """
+        head = f"{request_hash} {sample_index}\n".encode()
+        with self._writing:
+            if self._file is None:
+                self._file = _Writer(self._directory)
+            file = self._file
+            try:
+                end = file.append(head + payload)
+            except OSError:
+                self._file = None  # it may end in half a frame: nothing may follow that
+                raise
+        with self._syncing:
+            file.sync(end)
+        place = _Place(file.path, end - len(payload), len(payload))
+        self._places[request_hash, sample_index] = place
+
+    def close(self) -> None:
+        with self._writing:
+            if self._file is not None:
+                self._file.close()
+                self._file = None
+
+
+class _Writer:
+    """The one file that this process appends to."""
+
+    def __init__(self, directory: Path) -> None:
+        name = f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}.journal"
+        self.path = directory / name
+        self._fd = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL, 0o600)
+        self._end = self._synced = 0
+        self._write(_MAGIC)
+        folder = os.open(directory, os.O_RDONLY)  # the name itself must survive a crash too
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+
+    def append(self, body: bytes) -> int:
+        """Returns the offset of the end of the frame, which `sync` makes durable."""
+        self._write(_FRAME.pack(len(body), zlib.crc32(body)) + body)
+        return self._end
+
+    def sync(self, end: int) -> None:
+        if self._synced < end:
+            written = self._end
+            os.fsync(self._fd)
+            self._synced = written
+
+    def close(self) -> None:
+        os.close(self._fd)
+
+    def _write(self, data: bytes) -> None:
+        while data:
+            count = os.write(self._fd, data)
+            self._end += count
+            data = data[count:]
+
+
+def _read(path: Path) -> dict[tuple[str, int], _Place]:
+    """Where each record of a file is, up to the first frame that is not whole."""
+    places: dict[tuple[str, int], _Place] = {}
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        magic = file.read(len(_MAGIC))
+        if not _MAGIC.startswith(magic):
+            raise JournalError(
+                f"{path} is no response journal of this version: it begins with {magic!r}, not "
+                f"{_MAGIC!r}; move it away, or use the version that wrote it"
+            )
+        while (start := file.tell()) < size:
+            frame = file.read(_FRAME.size)
+            length, checksum = _FRAME.unpack(frame) if len(frame) == _FRAME.size else (size, 0)
+            body = file.read(length) if start + _FRAME.size + length <= size else b""
+            if len(body) != length or zlib.crc32(body) != checksum:
+                logger.warning(
+                    "%s: the last %d bytes are no whole record (a writer was killed): ignored",
+                    path,
+                    size - start,
+                )
+                break
+            head, _, payload = body.partition(b"\n")
+            request_hash, sample_index = head.decode().split(" ")
+            place = _Place(path, file.tell() - len(payload), len(payload))
+            places[request_hash, int(sample_index)] = place
+    return places

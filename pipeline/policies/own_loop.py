@@ -1,0 +1,44 @@
+"""An event loop on a thread of its own: what a policy's engine or client lives on.
+
+Clients of engines and APIs belong to one event loop, but callers come and go with theirs. Here the
+client keeps its loop, and any caller can wait for it from any other.
+"""
+
+import asyncio
+import concurrent.futures
+import threading
+from collections.abc import AsyncIterator, Coroutine, Iterable
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+
+class OwnLoop:
+    """Runs coroutines until `stop`."""
+
+    def __init__(self, name: str) -> None:
+        self._loop = asyncio.new_event_loop()
+        threading.Thread(target=self._loop.run_forever, name=name, daemon=True).start()
+
+    def submit(self, coroutine: Coroutine[Any, Any, T]) -> concurrent.futures.Future[T]:
+        return asyncio.run_coroutine_threadsafe(coroutine, self._loop)
+
+    async def as_they_finish(
+        self, coroutines: Iterable[Coroutine[Any, Any, T]]
+    ) -> AsyncIterator[T]:
+        """The results in the order in which they come, for a caller on any loop.
+
+        The first failure is raised at once. The rest is then cancelled, as it is when the caller
+        stops early.
+        """
+        pending = [asyncio.wrap_future(self.submit(coroutine)) for coroutine in coroutines]
+        try:
+            for finished in asyncio.as_completed(pending):
+                yield await finished
+        finally:
+            for future in pending:
+                future.cancel()
+            await asyncio.gather(*pending, return_exceptions=True)
+
+    def stop(self) -> None:
+        self._loop.call_soon_threadsafe(self._loop.stop)

@@ -1,0 +1,71 @@
+"""Which API failures pass, and how long to wait for that."""
+
+import email.utils
+import json
+import random
+import time
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+import openai
+import tenacity
+
+T = TypeVar("T")
+
+LONGEST_WAIT_S = 900.0
+"""A server that asks for more patience than this is taken as failed."""
+
+_TRANSIENT_STATUS = frozenset({408, 409, 429})
+_BACKOFF = tenacity.wait_random_exponential(multiplier=1.0, max=60.0)
+
+
+class MalformedResponse(Exception):
+    """A success that makes no sense, or tells of a failure on the server's side."""
+
+
+async def with_retries(call: Callable[[], Awaitable[T]], retries: int) -> T:
+    """The result of `call`, tried again up to `retries` times while it fails in passing ways.
+
+    Raises what the last try raised. `Retry-After` is honoured, with jitter on top so that waiting
+    calls do not come back all at once; without it, the wait is random and grows exponentially.
+    """
+    attempts = tenacity.AsyncRetrying(
+        retry=tenacity.retry_if_exception(is_transient),
+        stop=tenacity.stop_after_attempt(retries + 1),
+        wait=_wait,
+        reraise=True,
+    )
+
+    async def attempt() -> T:  # tenacity awaits only what it sees to be a coroutine function
+        return await call()
+
+    return await attempts(attempt)
+
+
+def is_transient(error: BaseException) -> bool:
+    """408, 409, 429, 5xx, timeouts, dropped connections and garbled bodies; but not a quota that is
+    used up, which OpenAI tells as a 429 and no waiting mends."""
+    if isinstance(error, openai.APIStatusError):
+        if error.code == "insufficient_quota" or (retry_after_s(error) or 0.0) > LONGEST_WAIT_S:
+            return False
+        return error.status_code in _TRANSIENT_STATUS or error.status_code >= 500
+    return isinstance(error, openai.APIConnectionError | MalformedResponse | json.JSONDecodeError)
+
+
+def retry_after_s(error: BaseException | None) -> float | None:
+    """Seconds that the server asks to wait; None where it does not say."""
+    if not isinstance(error, openai.APIStatusError):
+        return None
+    headers = error.response.headers
+    for name, unit in (("retry-after-ms", 1e-3), ("retry-after", 1.0)):
+        try:
+            return max(0.0, float(headers[name]) * unit)
+        except (KeyError, ValueError):
+            continue
+    date = email.utils.parsedate_tz(headers.get("retry-after", ""))
+    return max(0.0, email.utils.mktime_tz(date) - time.time()) if date else None
+
+
+def _wait(state: tenacity.RetryCallState) -> float:
+    asked = retry_after_s(state.outcome.exception()) if state.outcome else None
+    return _BACKOFF(state) if asked is None else asked + random.uniform(0.0, 0.5)

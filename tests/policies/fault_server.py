@@ -1,0 +1,184 @@
+"""An HTTP server on loopback that speaks both OpenAI APIs and fails on demand.
+
+It answers a prompt with a text that names it. Faults wait in a queue; each call takes the next, and
+calls without one succeed.
+"""
+
+import collections
+import json
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any, Self
+
+MODEL = "o4-mini"
+PROMPT_TOKENS = 40
+COMPLETION_TOKENS = 100
+REASONING_TOKENS = 60
+
+
+@dataclass(frozen=True)
+class Fault:
+    """What one call meets. `status` None: the connection is closed without a word."""
+
+    status: int | None = None
+    headers: Mapping[str, str] = field(default_factory=dict)
+    body: bytes | None = None
+    missing_bytes: int = 0  # promised in Content-Length, and never sent
+    delay_s: float = 0.0
+
+
+def error(status: int, message: str = "no", code: str | None = None, **headers: str) -> Fault:
+    told = {"error": {"message": message, "code": code, "type": "x", "param": None}}
+    named = {name.replace("_", "-"): value for name, value in headers.items()}
+    return Fault(status, named, json.dumps(told).encode())
+
+
+def success(payload: dict[str, Any]) -> Fault:
+    return Fault(200, {}, json.dumps(payload).encode())
+
+
+def response(text: str, **changes: Any) -> dict[str, Any]:
+    """A body of the Responses API."""
+    return {
+        "id": "resp_1",
+        "object": "response",
+        "created_at": 0,
+        "model": MODEL,
+        "status": "completed",
+        "error": None,
+        "incomplete_details": None,
+        "output": [
+            {"id": "rs_1", "type": "reasoning", "summary": []},
+            {
+                "id": "msg_1",
+                "type": "message",
+                "role": "assistant",
+                "status": "completed",
+                "content": [{"type": "output_text", "text": text, "annotations": []}],
+            },
+        ],
+        "usage": {
+            "input_tokens": PROMPT_TOKENS,
+            "input_tokens_details": {"cached_tokens": 0},
+            "output_tokens": COMPLETION_TOKENS,
+            "output_tokens_details": {"reasoning_tokens": REASONING_TOKENS},
+            "total_tokens": PROMPT_TOKENS + COMPLETION_TOKENS,
+        },
+    } | changes
+
+
+def chat_completion(
+    content: str | None, finish_reason: str = "stop", refusal: str | None = None
+) -> dict[str, Any]:
+    """A body of the Chat Completions API."""
+    message = {"role": "assistant", "content": content, "refusal": refusal}
+    return {
+        "id": "chatcmpl-1",
+        "object": "chat.completion",
+        "created": 0,
+        "model": MODEL,
+        "choices": [{"index": 0, "finish_reason": finish_reason, "message": message}],
+        "usage": {
+            "prompt_tokens": PROMPT_TOKENS,
+            "completion_tokens": COMPLETION_TOKENS,
+            "total_tokens": PROMPT_TOKENS + COMPLETION_TOKENS,
+            "completion_tokens_details": {"reasoning_tokens": REASONING_TOKENS},
+        },
+    }
+
+
+class FaultServer:
+    """Use as a context manager; `base_url` is for the client."""
+
+    def __init__(self, models: tuple[str, ...] = (MODEL, "gpt-x"), latency_s: float = 0.0) -> None:
+        self.models = models
+        self.latency_s = latency_s
+        self.faults: collections.deque[Fault] = collections.deque()
+        self.preflight_faults: collections.deque[Fault] = collections.deque()
+        self.calls: list[dict[str, Any]] = []
+        self.times: list[float] = []
+        self.answered = 0
+        self.peak_in_flight = 0
+        self._in_flight = 0
+        self._lock = threading.Lock()
+        self._server = _Server(("127.0.0.1", 0), _handler(self))
+
+    @property
+    def base_url(self) -> str:
+        return f"http://127.0.0.1:{self._server.server_address[1]}/v1"
+
+    def __enter__(self) -> Self:
+        threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True).start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+
+    def preflight(self) -> Fault:
+        if self.preflight_faults:
+            return self.preflight_faults.popleft()
+        models = [{"id": name, "object": "model"} for name in self.models]
+        return success({"object": "list", "data": models})
+
+    def call(self, path: str, body: dict[str, Any]) -> Fault:
+        with self._lock:
+            self.calls.append(body)
+            self.times.append(time.monotonic())
+            self._in_flight += 1
+            self.peak_in_flight = max(self.peak_in_flight, self._in_flight)
+            fault = self.faults.popleft() if self.faults else None
+        time.sleep(self.latency_s)
+        with self._lock:
+            self._in_flight -= 1
+            self.answered += fault is None
+        if fault is not None:
+            return fault
+        if path.endswith("/responses"):
+            return success(response(f"answer to {body['input']}"))
+        return success(chat_completion(f"answer to {body['messages'][-1]['content']}"))
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+    request_queue_size = 128
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A client that hangs up is part of the game."""
+
+
+def _handler(server: FaultServer) -> type[BaseHTTPRequestHandler]:
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_GET(self) -> None:
+            self._meet(server.preflight)
+
+        def do_POST(self) -> None:
+            body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            self._meet(lambda: server.call(self.path, body))
+
+        def _meet(self, next_fault: Callable[[], Fault]) -> None:
+            fault = next_fault()
+            time.sleep(fault.delay_s)
+            if fault.status is None:
+                self.close_connection = True
+                return
+            body = fault.body or b""
+            self.send_response(fault.status)
+            self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Length", str(len(body) + fault.missing_bytes))
+            for name, value in fault.headers.items():
+                self.send_header(name, value)
+            self.end_headers()
+            self.wfile.write(body)
+            if fault.missing_bytes:
+                self.close_connection = True
+
+        def log_message(self, format: str, *args: Any) -> None:
+            """Quiet."""
+
+    return Handler

@@ -1,0 +1,529 @@
+"""The client against a real server on loopback that fails on demand."""
+
+import asyncio
+import datetime
+import email.utils
+import json
+import logging
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipeline.config import OpenAIPolicy, Price
+from pipeline.journal import Journal
+from pipeline.policies.budget import BudgetExhausted
+from pipeline.policies.openai import OpenAI
+from pipeline.policies.protocol import PolicyError, PolicyRequest, PolicyResponse
+from pipeline.prompts import Prompt
+from pipeline.records import FinishReason
+from tests.policies import fault_server
+from tests.policies.fault_server import Fault, FaultServer
+
+KEY = "sk-test-1234567890-very-secret"
+PRICE = Price(input=1.0, output=10.0, as_of=datetime.date(2025, 4, 16))
+CALL_USD = (fault_server.PROMPT_TOKENS * 1.0 + fault_server.COMPLETION_TOKENS * 10.0) / 1e6
+
+Opened = Callable[..., OpenAI]
+
+
+@pytest.fixture
+def server() -> Iterator[FaultServer]:
+    with FaultServer() as running:
+        yield running
+
+
+@pytest.fixture
+def opened(
+    server: FaultServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Opened]:
+    """Opens policies on one journal directory."""
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    policies: list[OpenAI] = []
+
+    def open_(**options: Any) -> OpenAI:
+        config = OpenAIPolicy.model_validate(
+            {
+                "base_url": server.base_url,
+                "price": PRICE,
+                "max_output_tokens": 1000,
+                "max_retries": 3,
+                "timeout_s": 5.0,
+            }
+            | options
+        )
+        policies.append(OpenAI(config, Journal(tmp_path / "journal")))
+        return policies[-1]
+
+    yield open_
+    for policy in policies:
+        policy.close()
+
+
+def ask(policy: OpenAI, *requests: PolicyRequest) -> dict[tuple[str, int], PolicyResponse]:
+    async def gather() -> list[PolicyResponse]:
+        return [response async for response in policy.complete(requests)]
+
+    return {(response.key, response.sample_index): response for response in asyncio.run(gather())}
+
+
+def request(key: str, samples: int = 1, user: str | None = None) -> PolicyRequest:
+    prompt = Prompt("Write Python.", user or f"Problem {key}")
+    return PolicyRequest(key, prompt, tuple(range(samples)))
+
+
+def one(policy: OpenAI) -> PolicyResponse:
+    return ask(policy, request("p"))["p", 0]
+
+
+# --- what is sent, what comes back ------------------------------------------------------------
+
+
+def test_the_responses_api_is_asked_with_effort_and_without_temperature(
+    opened: Opened, server: FaultServer
+) -> None:
+    answer = one(opened())
+    assert server.calls == [
+        {
+            "model": "o4-mini",
+            "instructions": "Write Python.",
+            "input": "Problem p",
+            "max_output_tokens": 1000,
+            "reasoning": {"effort": "high"},
+            "store": False,
+        }
+    ]
+    assert answer == PolicyResponse(
+        "p", 0, "answer to Problem p", FinishReason.STOP, 40, 100, 60, pytest.approx(CALL_USD)
+    )
+
+
+def test_the_chat_api_is_asked_for_servers_that_only_have_that(
+    opened: Opened, server: FaultServer
+) -> None:
+    answer = one(opened(api="chat", reasoning_effort=None))
+    assert server.calls == [
+        {
+            "model": "o4-mini",
+            "messages": [
+                {"role": "system", "content": "Write Python."},
+                {"role": "user", "content": "Problem p"},
+            ],
+            "max_completion_tokens": 1000,
+        }
+    ]
+    assert (answer.text, answer.reasoning_tokens) == ("answer to Problem p", 60)
+
+
+def refused() -> dict[str, Any]:
+    body = fault_server.response("")
+    body["output"][1]["content"] = [{"type": "refusal", "refusal": "I cannot."}]
+    return body
+
+
+@pytest.mark.parametrize(
+    ("body", "text", "reason"),
+    [
+        (refused(), "I cannot.", FinishReason.REFUSED),
+        (fault_server.response(""), "", FinishReason.STOP),
+        (
+            fault_server.response(
+                "def ma",
+                status="incomplete",
+                incomplete_details={"reason": "max_output_tokens"},
+            ),
+            "def ma",
+            FinishReason.LENGTH,
+        ),
+        (
+            fault_server.response(
+                "", status="incomplete", incomplete_details={"reason": "content_filter"}
+            ),
+            "",
+            FinishReason.FILTERED,
+        ),
+    ],
+)
+def test_an_unusual_answer_is_kept_and_marked(
+    opened: Opened, server: FaultServer, body: dict[str, Any], text: str, reason: FinishReason
+) -> None:
+    server.faults.append(fault_server.success(body))
+    answer = one(opened())
+    assert (answer.text, answer.finish_reason) == (text, reason)
+    assert len(server.calls) == 1
+
+
+@pytest.mark.parametrize(
+    ("body", "text", "reason"),
+    [
+        (fault_server.chat_completion("def ma", "length"), "def ma", FinishReason.LENGTH),
+        (fault_server.chat_completion(None, "content_filter"), "", FinishReason.FILTERED),
+        (fault_server.chat_completion(None, refusal="No."), "No.", FinishReason.REFUSED),
+    ],
+)
+def test_an_unusual_chat_answer_is_kept_and_marked(
+    opened: Opened, server: FaultServer, body: dict[str, Any], text: str, reason: FinishReason
+) -> None:
+    server.faults.append(fault_server.success(body))
+    answer = one(opened(api="chat"))
+    assert (answer.text, answer.finish_reason) == (text, reason)
+
+
+@pytest.mark.parametrize(
+    ("code", "reason"),
+    [
+        ("context_length_exceeded", FinishReason.LENGTH),
+        ("invalid_prompt", FinishReason.FILTERED),
+    ],
+)
+def test_a_prompt_that_the_server_cannot_take_is_an_answer_not_an_error(
+    opened: Opened, server: FaultServer, code: str, reason: FinishReason
+) -> None:
+    server.faults.append(fault_server.error(400, code=code))
+    answer = one(opened())
+    assert (answer.text, answer.finish_reason, answer.cost_usd) == ("", reason, 0.0)
+
+
+# --- failures that pass and failures that stay ------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        *(fault_server.error(status) for status in (408, 409, 429, 500, 503)),
+        Fault(),
+        Fault(200, body=b'{"id": "resp', missing_bytes=100),
+        Fault(200, body=b'{"id": "resp'),
+        Fault(200, body=b"[1, 2]"),
+        fault_server.success({"object": "response", "status": "completed"}),
+        fault_server.success(
+            fault_server.response(
+                "", status="failed", error={"code": "server_error", "message": "oops"}
+            )
+        ),
+    ],
+    ids=[
+        *("408", "409", "429", "500", "503", "dropped connection", "truncated body"),
+        *("malformed JSON", "JSON of another kind", "JSON of another shape", "failed response"),
+    ],
+)
+def test_a_passing_failure_is_tried_again(
+    opened: Opened, server: FaultServer, fault: Fault
+) -> None:
+    server.faults.append(fault)
+    assert one(opened()).text == "answer to Problem p"
+    assert len(server.calls) == 2
+
+
+def test_a_timeout_is_tried_again(opened: Opened, server: FaultServer) -> None:
+    server.faults.append(Fault(200, body=b"{}", delay_s=2.0))
+    assert one(opened(timeout_s=0.5)).text == "answer to Problem p"
+
+
+@pytest.mark.parametrize("form", ["seconds", "milliseconds", "date"])
+def test_retry_after_is_honoured(opened: Opened, server: FaultServer, form: str) -> None:
+    headers = {
+        "seconds": {"retry_after": "2"},
+        "milliseconds": {"retry_after_ms": "2000"},
+        "date": {"retry_after": email.utils.formatdate(time.time() + 3, usegmt=True)},
+    }[form]
+    server.faults.append(fault_server.error(429, **headers))
+    one(opened())
+    first, second = server.times
+    assert 1.9 <= second - first < 5.0
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        fault_server.error(400, "bad parameter"),
+        fault_server.error(401, "who are you"),
+        fault_server.error(403, "not yours"),
+        fault_server.error(429, "pay your bill", code="insufficient_quota"),
+        fault_server.error(429, "come back tomorrow", retry_after="86400"),
+    ],
+    ids=["400", "401", "403", "used-up quota", "a day's patience"],
+)
+def test_a_failure_that_stays_is_not_tried_again(
+    opened: Opened, server: FaultServer, fault: Fault
+) -> None:
+    server.faults.append(fault)
+    assert fault.body is not None
+    with pytest.raises(PolicyError, match=json.loads(fault.body)["error"]["message"]):
+        one(opened())
+    assert len(server.calls) == 1
+
+
+def test_retries_end_with_the_last_failure(opened: Opened, server: FaultServer) -> None:
+    server.faults.extend(fault_server.error(503, "still down", retry_after="0") for _ in range(9))
+    with pytest.raises(PolicyError, match=r"request p: 503.*still down"):
+        one(opened())
+    assert len(server.calls) == 4
+
+
+# --- before anything is spent -----------------------------------------------------------------
+
+
+def test_preflight_names_an_unknown_model_and_similar_ones(
+    opened: Opened, server: FaultServer
+) -> None:
+    with pytest.raises(PolicyError, match=r"'o4-min'.*retired.*o4-mini"):
+        opened(model="o4-min").preflight()
+    with pytest.raises(PolicyError, match="'o4-min'"):
+        one(opened(model="o4-min"))
+    assert server.calls == []
+
+
+def test_preflight_names_a_bad_key_without_showing_it(opened: Opened, server: FaultServer) -> None:
+    server.preflight_faults.append(fault_server.error(401, f"Incorrect API key: {KEY}"))
+    with pytest.raises(PolicyError, match="OPENAI_API_KEY was refused") as caught:
+        opened().preflight()
+    assert KEY not in str(caught.value)
+    assert server.calls == []
+
+
+def test_a_missing_key_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    policy = OpenAI(OpenAIPolicy(), Journal(tmp_path))
+    with pytest.raises(PolicyError, match="OPENAI_API_KEY is not set"):
+        policy.preflight()
+    policy.close()
+
+
+def test_the_key_is_in_no_error_log_file_or_representation(
+    opened: Opened, server: FaultServer, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    server.faults.append(fault_server.error(400, f"strange key {KEY}"))
+    policy = opened()
+    with pytest.raises(PolicyError) as caught:
+        one(policy)
+    one(policy)
+    told = [str(caught.value), repr(caught.value), repr(policy), repr(vars(policy)), caplog.text]
+    cause: BaseException | None = caught.value
+    while cause is not None and not (cause.__suppress_context__ and cause.__cause__ is None):
+        cause = cause.__cause__ or cause.__context__
+        told.append(repr(cause))
+    files = [path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()]
+    assert files
+    assert not any(KEY in text for text in told)
+    assert not any(KEY.encode() in data for data in files)
+
+
+# --- concurrency ------------------------------------------------------------------------------
+
+
+def test_no_more_requests_are_in_flight_than_allowed(opened: Opened, server: FaultServer) -> None:
+    server.latency_s = 0.05
+    ask(opened(requests_in_flight=4), request("p", samples=24))
+    assert server.peak_in_flight == 4
+
+
+def test_many_requests_are_in_flight_at_once(opened: Opened, server: FaultServer) -> None:
+    server.latency_s = 0.5
+    policy = opened(requests_in_flight=32)
+    policy.preflight()
+    started = time.monotonic()
+    ask(policy, request("p", samples=64))
+    assert time.monotonic() - started < 64 * 0.5 / 8
+
+
+# --- paying once ------------------------------------------------------------------------------
+
+
+def test_a_recorded_answer_is_not_paid_for_again_and_needs_neither_key_nor_server(
+    opened: Opened, server: FaultServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = opened()
+    answers = ask(first, request("p", samples=3))
+    first.close()
+    monkeypatch.delenv("OPENAI_API_KEY")
+    server.preflight_faults.append(fault_server.error(401))
+    assert ask(opened(), request("p", samples=3)) == answers
+    assert len(server.calls) == 3
+
+
+def test_equal_prompts_share_their_answers_also_when_asked_at_once(
+    opened: Opened, server: FaultServer
+) -> None:
+    server.latency_s = 0.1
+    same = [request(key, samples=2, user="the same") for key in "abc"]
+    answers = ask(opened(), *same)
+    assert len(server.calls) == 2
+    assert set(answers) == {(key, index) for key in "abc" for index in (0, 1)}
+
+
+@pytest.mark.parametrize(
+    "change", [{"model": "gpt-x"}, {"reasoning_effort": "low"}, {"max_output_tokens": 999}]
+)
+def test_another_model_or_option_is_another_answer(
+    opened: Opened, server: FaultServer, change: dict[str, Any]
+) -> None:
+    one(opened())
+    one(opened(**change))
+    assert len(server.calls) == 2
+
+
+def test_the_budget_stops_before_the_call_that_could_break_it(
+    opened: Opened, server: FaultServer
+) -> None:
+    # One call costs 0.00104 dollars, and could cost at most 0.0103.
+    server.latency_s = 0.02
+    policy = opened(budget_usd=0.03)
+    with pytest.raises(BudgetExhausted, match=r"budget_usd is 0\.03"):
+        ask(policy, request("p", samples=100))
+    assert policy.spent_usd == pytest.approx(len(server.calls) * CALL_USD)
+    assert policy.spent_usd <= 0.03
+    assert policy.spent_usd + 0.0103 > 0.03, "it stopped too early"
+    policy.close()
+
+    calls = len(server.calls)
+    with pytest.raises(BudgetExhausted):
+        ask(opened(budget_usd=0.03), request("p", samples=100))
+    assert len(server.calls) == calls, "what is recorded counts, and is not asked again"
+    assert len(ask(opened(budget_usd=0.2), request("p", samples=100))) == 100
+    assert len(server.calls) == 100
+
+
+def test_calls_in_flight_are_recorded_when_the_caller_stops(
+    opened: Opened, server: FaultServer
+) -> None:
+    server.latency_s = 0.3
+    policy = opened(requests_in_flight=8)
+
+    async def first_only() -> None:
+        answers = policy.complete([request("p", samples=40)])
+        await anext(answers)
+        await answers.aclose()  # type: ignore[attr-defined]
+
+    asyncio.run(first_only())
+    policy.close()
+    paid = len(server.calls)
+    assert paid <= 17
+    ask(opened(), request("p", samples=40))
+    assert len(server.calls) == 40, "a call was lost or repeated"
+
+
+_CLIENT = """
+import asyncio, sys
+from pipeline.config import OpenAIPolicy
+from pipeline.journal import Journal
+from pipeline.policies.openai import OpenAI
+from pipeline.policies.protocol import PolicyRequest
+from pipeline.prompts import Prompt
+
+async def main(url, directory, samples):
+    config = OpenAIPolicy(base_url=url, requests_in_flight=8, max_output_tokens=1000)
+    policy = OpenAI(config, Journal(directory))
+    request = PolicyRequest("p", Prompt("", "Problem"), tuple(range(samples)))
+    async for answer in policy.complete([request]):
+        print(answer.sample_index, flush=True)
+    policy.close()
+
+if __name__ == "__main__":
+    asyncio.run(main(sys.argv[1], sys.argv[2], int(sys.argv[3])))
+"""
+
+
+def test_after_sigkill_no_more_is_paid_again_than_was_in_flight(
+    server: FaultServer, tmp_path: Path
+) -> None:
+    server.latency_s = 0.05
+    arguments = [sys.executable, "-c", _CLIENT, server.base_url, str(tmp_path), "200"]
+    environment = os.environ | {"OPENAI_API_KEY": KEY}
+    killed = subprocess.Popen(arguments, env=environment, stdout=subprocess.PIPE, text=True)
+    assert killed.stdout is not None
+    seen = [killed.stdout.readline() for _ in range(40)]
+    killed.send_signal(signal.SIGKILL)
+    killed.wait()
+    seen += killed.stdout.readlines()
+    paid_before = len(server.calls)
+    assert paid_before < 200
+
+    subprocess.run(arguments, env=environment, stdout=subprocess.DEVNULL, check=True)
+    repeated = len(server.calls) - 200
+    assert repeated <= 8
+    assert len(seen) <= paid_before
+    assert len(Journal(tmp_path)) == 200
+
+
+# --- a server that is not ours ----------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def vllm_server(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """vLLM's own OpenAI-compatible server, on loopback, with the tiny model behind it."""
+    log = tmp_path_factory.mktemp("vllm_server") / "log.txt"
+    command = [
+        *(sys.executable, "-m", "vllm.entrypoints.openai.api_server"),
+        *("--model", str(tiny_model), "--served-model-name", "tiny", "--host", "127.0.0.1"),
+        *("--port", "0", "--dtype", "float32", "--enforce-eager"),
+        *("--kv-cache-memory-bytes", str(2**28)),
+    ]
+    environment = os.environ | {
+        "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
+        "VLLM_NO_USAGE_STATS": "1",
+        "VLLM_HOST_IP": "127.0.0.1",
+        "OMP_NUM_THREADS": "1",
+    }
+    yield from _serve(command, environment, log)
+
+
+def _serve(command: list[str], environment: dict[str, str], log: Path) -> Iterator[str]:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = str(probe.getsockname()[1])
+    command[command.index("--port") + 1] = port
+    with log.open("wb") as out:
+        process = subprocess.Popen(
+            command, env=environment, stdout=out, stderr=out, start_new_session=True
+        )
+    try:
+        deadline = time.monotonic() + 180
+        while True:
+            try:
+                urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=1).close()
+                break
+            except OSError:
+                assert process.poll() is None, log.read_text()[-3000:]
+                assert time.monotonic() < deadline, log.read_text()[-3000:]
+                time.sleep(0.5)
+        yield f"http://127.0.0.1:{port}/v1"
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("api", ["chat", "responses"])
+def test_vllms_own_server_is_served_through_both_apis(
+    opened: Opened, vllm_server: str, api: str
+) -> None:
+    policy = opened(
+        base_url=vllm_server,
+        model="tiny",
+        api=api,
+        reasoning_effort=None,
+        max_output_tokens=16,
+    )
+    answers = ask(policy, request("p", samples=8))
+    assert len({answer.text for answer in answers.values()}) > 1
+    for answer in answers.values():
+        assert answer.finish_reason in (FinishReason.STOP, FinishReason.LENGTH)
+        assert answer.prompt_tokens > 0
+        assert 0 < answer.completion_tokens <= 16
+        assert answer.cost_usd == pytest.approx(
+            (answer.prompt_tokens * 1.0 + answer.completion_tokens * 10.0) / 1e6
+        )
+    long = PolicyRequest("long", Prompt("", "x " * 2000), (0,))
+    assert ask(policy, long)["long", 0].finish_reason is FinishReason.LENGTH
+    with pytest.raises(PolicyError, match=r"'huge'.*similar ones"):
+        opened(base_url=vllm_server, model="huge").preflight()
