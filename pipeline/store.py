@@ -116,12 +116,14 @@ class StageStore(Generic[R]):
         """The row count in a part's footer; nothing else is read. Raises DamagedPart."""
         return int(self._footer(index)["rows"])
 
+    def digest(self, index: int) -> str:
+        """Identifies a part's rows but for their measured columns. Raises DamagedPart."""
+        return self._footer(index)["digest"]
+
     def _input_digests(self, index: int) -> dict[str, str]:
         """What is in the input parts now; an input that is not there is left out."""
         return {
-            stage.name: stage._footer(index)["digest"]
-            for stage in self.inputs
-            if exists(stage.path(index))
+            stage.name: stage.digest(index) for stage in self.inputs if exists(stage.path(index))
         }
 
     def _footer(self, index: int) -> dict[str, str]:
@@ -211,6 +213,11 @@ def read_table(path: str, schema: RecordSchema[Any]) -> pa.Table:
     if footer.get("rows") != str(table.num_rows) or footer.get("checksum") != checksum(table):
         raise DamagedPart(f"{path}: its rows do not match the checksum in its footer")
     return table
+
+
+def write_rows(path: str, rows: Iterable[R], schema: RecordSchema[R]) -> None:
+    """One file of rows outside any stage, which `read_table` reads. Raises StoreError."""
+    write_atomically(path, _serialise(schema.to_table(rows), schema, {}))
 
 
 def checksum(table: pa.Table) -> str:

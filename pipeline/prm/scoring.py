@@ -1,9 +1,13 @@
 """Scores of function steps: one forward pass per solution, batched by length."""
 
 import logging
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
+import fsspec
 import torch
+from fsspec.implementations.local import LocalFileSystem
 
 from pipeline.prm.batches import by_token_budget
 from pipeline.prm.encoding import EncodedSolution, Encoder, collate
@@ -13,39 +17,57 @@ from pipeline.records import Example, ScoredSolution
 logger = logging.getLogger(__name__)
 
 
-def score_examples(
-    model_dir: str,
-    examples: Sequence[Example],
-    *,
-    device: str | None = None,
-    tokens_per_batch: int = 16_384,
-) -> list[ScoredSolution]:
-    """The scores in (0, 1) of every step of every example, in the order given.
+class Scorer:
+    """A trained PRM, loaded once."""
 
-    `device` None means the GPU where there is one. An example without steps, or whose program is
-    longer than the model's context, has no scores (an empty tuple); their count is logged.
-    """
-    chosen = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    scorer, tokenizer = load_scorer(model_dir, chosen)
-    encoding = Encoder(tokenizer).encode(examples)
-    for reason, count in encoding.skipped.items():
-        logger.warning("%d of %d solutions not scored: %s", count, len(examples), reason)
+    def __init__(
+        self, model_dir: str, *, device: str | None = None, tokens_per_batch: int = 16_384
+    ) -> None:
+        """`model_dir`: a local path or an fsspec URI. `device` None: the GPU where there is one.
+        `tokens_per_batch`: padded tokens of one forward pass."""
+        self._device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        self._tokens_per_batch = tokens_per_batch
+        with local_copy(model_dir) as directory:
+            self._scorer, tokenizer = load_scorer(directory, self._device)
+        self._encoder = Encoder(tokenizer)
 
-    scores: list[tuple[float, ...]] = [()] * len(examples)
-    encoded = [
-        (place, outcome)
-        for place, outcome in enumerate(encoding.outcomes)
-        if isinstance(outcome, EncodedSolution)
-    ]
-    lengths = [len(solution.token_ids) for _, solution in encoded]
-    with torch.inference_mode():
-        for batch in by_token_budget(lengths, tokens_per_batch):
+    @torch.inference_mode()
+    def score(self, examples: Sequence[Example]) -> list[ScoredSolution]:
+        """The scores in (0, 1) of every step of every example, in the order given.
+
+        An example without steps, or whose program is longer than the model's context, has no scores
+        (an empty tuple); their count is logged.
+        """
+        encoding = self._encoder.encode(examples)
+        for reason, count in encoding.skipped.items():
+            logger.warning("%d of %d solutions not scored: %s", count, len(examples), reason)
+        encoded = [
+            (place, outcome)
+            for place, outcome in enumerate(encoding.outcomes)
+            if isinstance(outcome, EncodedSolution)
+        ]
+        scores: list[tuple[float, ...]] = [()] * len(examples)
+        lengths = [len(solution.token_ids) for _, solution in encoded]
+        for batch in by_token_budget(lengths, self._tokens_per_batch):
             chunk = [encoded[index] for index in batch]
-            logits = scorer(collate([solution for _, solution in chunk]).to(chosen))
+            tokens = collate([solution for _, solution in chunk]).to(self._device)
             step_counts = [len(solution.step_positions) for _, solution in chunk]
-            for (place, _), values in zip(chunk, logits.sigmoid().split(step_counts), strict=True):
+            by_solution = self._scorer(tokens).sigmoid().split(step_counts)
+            for (place, _), values in zip(chunk, by_solution, strict=True):
                 scores[place] = tuple(values.tolist())
-    return [
-        ScoredSolution(example.solution_id, step_scores)
-        for example, step_scores in zip(examples, scores, strict=True)
-    ]
+        return [
+            ScoredSolution(example.solution_id, step_scores)
+            for example, step_scores in zip(examples, scores, strict=True)
+        ]
+
+
+@contextmanager
+def local_copy(model_dir: str) -> Iterator[str]:
+    """A local directory with the model's files; a remote one is downloaded first."""
+    filesystem, path = fsspec.core.url_to_fs(model_dir)
+    if isinstance(filesystem, LocalFileSystem):
+        yield path
+        return
+    with tempfile.TemporaryDirectory() as directory:
+        filesystem.get(path, f"{directory}/model", recursive=True)
+        yield f"{directory}/model"

@@ -7,7 +7,7 @@ from transformers import AutoModelForTokenClassification
 from pipeline.config import LoRA, ModelConfig
 from pipeline.prm.encoding import EncodedSolution, Encoder, collate
 from pipeline.prm.model import StepScorer, build_scorer
-from pipeline.prm.scoring import score_examples
+from pipeline.prm.scoring import Scorer
 from tests.prm.world import make_example, make_examples
 
 CPU = torch.device("cpu")
@@ -45,7 +45,7 @@ def test_a_saved_model_gives_the_same_scores_through_transformers_and_through_sc
         by_transformers.append(logits[0, list(solution.step_positions), 0].sigmoid())
     torch.testing.assert_close(torch.cat(by_transformers), trained, atol=1e-5, rtol=0)
 
-    scored = score_examples(str(tmp_path), examples, device="cpu", tokens_per_batch=200)
+    scored = Scorer(str(tmp_path), device="cpu", tokens_per_batch=200).score(examples)
     assert [s.solution_id for s in scored] == [e.solution_id for e in examples]
     by_scoring = torch.tensor([score for s in scored for score in s.step_scores])
     torch.testing.assert_close(by_scoring, trained, atol=1e-5, rtol=0)
@@ -89,7 +89,8 @@ def test_solutions_that_cannot_be_scored_have_no_scores(
     fine = make_example(("double",), ("double",))
     without_code = make_example((), ())
     too_long = make_example(("double",) * 40, ("double",) * 40)
-    scored = score_examples(str(tmp_path), [without_code, fine, too_long], device="cpu")
+    scorer_of_saved = Scorer(str(tmp_path), device="cpu")
+    scored = scorer_of_saved.score([without_code, fine, too_long])
     assert [len(s.step_scores) for s in scored] == [0, 1, 0]
     assert "not scored: too_long" in caplog.text
-    assert score_examples(str(tmp_path), [], device="cpu") == []
+    assert scorer_of_saved.score([]) == []

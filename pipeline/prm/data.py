@@ -1,0 +1,78 @@
+"""What a PRM is trained on: the examples of the train and meta roles, checked before any work."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from pipeline.config import ArmConfig, Correction, Targets
+from pipeline.records import Example, Role, content_hash
+from pipeline.schemas import EXAMPLE
+from pipeline.store import read_table
+
+
+class TrainingDataError(Exception):
+    """The data cannot train what was asked for; the message says what to change."""
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingExamples:
+    """Solutions to train on, and finished programs of other problems that steer the correction."""
+
+    train: tuple[Example, ...]
+    meta: tuple[Example, ...]
+
+    def fingerprint(self) -> str:
+        """Identifies everything in the examples that shapes a training."""
+        return content_hash(*self.train, *self.meta)
+
+
+def read_examples(paths: Sequence[str], arms: Sequence[ArmConfig]) -> TrainingExamples:
+    """Read Example shards and check that every arm can be trained on them.
+
+    Raises TrainingDataError, or the store's own error for a damaged shard.
+    """
+    rows = [row for path in paths for row in EXAMPLE.from_table(read_table(path, EXAMPLE))]
+    rows.sort(key=lambda row: (row.problem_id, row.solution_id))
+    examples = TrainingExamples(
+        tuple(row for row in rows if row.role is Role.TRAIN),
+        tuple(row for row in rows if row.role is Role.META),
+    )
+    _check_both_outcomes(Role.TRAIN, examples.train)
+    for arm in arms:
+        _check_targets(arm, examples.train)
+        if arm.correction is not Correction.NONE:
+            if not examples.meta:
+                raise TrainingDataError(
+                    f"arm {arm.name!r}: correction {arm.correction.value!r} needs solutions of "
+                    "meta problems and there are none: widen splits.meta, or use correction 'none'"
+                )
+            _check_both_outcomes(Role.META, examples.meta)
+    return examples
+
+
+def _check_both_outcomes(role: Role, examples: Sequence[Example]) -> None:
+    passing = sum(example.final_label for example in examples if example.step_ids)
+    scored = sum(bool(example.step_ids) for example in examples)
+    for kind, count in (("passing", passing), ("failing", scored - passing)):
+        if not count:
+            raise TrainingDataError(
+                f"role {role.value!r}: none of its {scored} solutions with code is {kind}, so "
+                "there is nothing to tell apart: sample more solutions (sampling.samples) or "
+                "other problems"
+            )
+
+
+def _check_targets(arm: ArmConfig, examples: Sequence[Example]) -> None:
+    if arm.targets is Targets.FINAL:
+        return
+    if arm.targets is Targets.TRUE:
+        unknown = next((e for e in examples if e.step_ids and e.step_truth is None), None)
+        if unknown:
+            raise TrainingDataError(
+                f"arm {arm.name!r}: targets 'true' need the known truth of every step, and "
+                f"solution {unknown.solution_id} has none: use targets 'soft'"
+            )
+    elif not any(any(example.trials) for example in examples):
+        raise TrainingDataError(
+            f"arm {arm.name!r}: targets {arm.targets.value!r} need rollouts, and no step has any: "
+            "run the rollouts stage (rollouts.samples, rollouts.roles), or use targets 'final'"
+        )

@@ -1,0 +1,42 @@
+"""Data parallelism as exact sums over ranks.
+
+Gradients are sums over the labels of a batch, added up over micro-batches and then over ranks in
+one call, and divided by the global count. DistributedDataParallel averages ranks as if they had
+equally many labels and needs every rank to run equally many backward passes; here ranks may differ
+in both, so that any number of workers computes the gradient of the same global batch.
+"""
+
+from dataclasses import dataclass
+from typing import TypeVar
+
+import torch
+import torch.distributed as dist
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Ranks:
+    """This process among the workers of a job."""
+
+    rank: int = 0
+    world: int = 1
+
+    def sum(self, tensor: torch.Tensor) -> torch.Tensor:
+        """Add `tensor` up over all ranks, in place; the same result everywhere."""
+        if self.world > 1:
+            dist.all_reduce(tensor)
+        return tensor
+
+    def gather(self, value: T) -> list[T]:
+        """Every rank's value, by rank."""
+        if self.world == 1:
+            return [value]
+        values: list[T | None] = [None] * self.world
+        dist.all_gather_object(values, value)
+        return values  # pyright: ignore[reportReturnType]  (all are filled in)
+
+    def same_as_first(self, tensor: torch.Tensor) -> None:
+        """Overwrite `tensor` with that of rank 0."""
+        if self.world > 1:
+            dist.broadcast(tensor, src=0)

@@ -1,0 +1,287 @@
+"""PRM training as one Ray Train job.
+
+All arms are trained one after another by the same worker group, because starting workers costs more
+than a small arm does; each arm keeps its own storage. Workers read checkpoints from the storage, so
+a job that is restarted, by Ray after a worker died or by a person after the driver was killed, goes
+on from the last one; arms that are done are not trained again.
+"""
+
+import os
+import tempfile
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import ray
+import ray.train
+import ray.train.torch
+
+from pipeline.config import ArmConfig, TrainingConfig
+from pipeline.prm.data import TrainingDataError, read_examples
+from pipeline.prm.results import Outcome, TrainedPRM, finished, write_results
+from pipeline.records import content_hash
+
+POLL_S = 0.5
+WORKER_RESTARTS = 2
+
+
+class TrainingFailedError(Exception):
+    """The Ray Train job failed for a reason that is not in the data."""
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingProgress:
+    """How far a job is: arm `arm_index` of `arms` has made `step` of `total` optimizer steps."""
+
+    arm: str
+    arm_index: int
+    arms: int
+    step: int
+    total: int
+    loss: float
+    solutions_per_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class _Job:
+    """What every worker is told. Paths are absolute: Ray Train workers change directory."""
+
+    config: TrainingConfig
+    examples: tuple[str, ...]
+    storage: dict[str, str]
+    fingerprint: str  # of the options and the data; an arm's own adds its ArmConfig
+
+
+class _Board:
+    """Where the first worker writes how far it is, and the driver reads it."""
+
+    def __init__(self) -> None:
+        self._progress: TrainingProgress | None = None
+        self._failure: str | None = None
+
+    def publish(self, progress: TrainingProgress) -> None:
+        self._progress = progress
+
+    def fail(self, message: str) -> None:
+        self._failure = message
+
+    def progress(self) -> TrainingProgress | None:
+        return self._progress
+
+    def failure(self) -> str | None:
+        return self._failure
+
+
+def train_prms(
+    config: TrainingConfig,
+    examples: Sequence[str],
+    storage: Mapping[str, str],
+    on_progress: Callable[[TrainingProgress], None],
+) -> dict[str, TrainedPRM]:
+    """Train every arm of `config` on Example shards; Ray must have been started.
+
+    `storage` names a directory (or fsspec URI that all nodes reach) for each arm. `on_progress` is
+    called from a thread of its own, about twice a second. Finished arms are only looked up; without
+    any other, no worker is started.
+
+    Raises TrainingDataError for data that cannot train what was asked for, and for a loss that is
+    no longer finite; TrainingFailedError where workers died more often than is tolerated.
+    """
+    config = config.model_copy(
+        update={"model": config.model.model_copy(update={"base": _absolute(config.model.base)})}
+    )
+    job = _Job(
+        config,
+        tuple(_absolute(path) for path in examples),
+        {arm.name: _absolute(storage[arm.name], make=True) for arm in config.arms},
+        content_hash(_shaping_options(config), read_examples(examples, config.arms).fingerprint()),
+    )
+    done = _finished_arms(job)
+    if len(done) < len(config.arms):
+        _run(job, on_progress)
+        done = _finished_arms(job)
+    return {arm.name: done[arm.name] for arm in config.arms}
+
+
+def _run(job: _Job, on_progress: Callable[[TrainingProgress], None]) -> None:
+    board: Any = ray.remote(num_cpus=0)(_Board).remote()
+    resources = {"CPU": job.config.cpus_per_worker}
+    if job.config.use_gpu:
+        resources["GPU"] = 1
+    trainer = ray.train.torch.TorchTrainer(
+        _work,
+        train_loop_config={"job": job, "board": board},
+        scaling_config=ray.train.ScalingConfig(
+            num_workers=job.config.workers,
+            use_gpu=job.config.use_gpu,
+            resources_per_worker=resources,
+        ),
+        run_config=ray.train.RunConfig(
+            name="ray_train",
+            storage_path=next(iter(job.storage.values())),
+            failure_config=ray.train.FailureConfig(max_failures=WORKER_RESTARTS),
+            # Its full account is in the session's logs/train; a person sees progress and errors.
+            logging_config=ray.train.LoggingConfig(log_level="ERROR"),
+        ),
+    )
+    with _reporting(board, on_progress):
+        try:
+            trainer.fit()
+        except ray.train.TrainingFailedError as error:
+            raise TrainingFailedError(
+                f"training {', '.join(job.storage)} failed after {WORKER_RESTARTS} restarts: "
+                f"{error}"
+            ) from error
+    failure = ray.get(board.failure.remote())
+    if failure:
+        raise TrainingDataError(failure)
+
+
+@contextmanager
+def _reporting(board: Any, on_progress: Callable[[TrainingProgress], None]) -> Iterator[None]:
+    """While open, hand the board's progress on to the callback."""
+    stopped = threading.Event()
+    last: TrainingProgress | None = None
+
+    def look() -> None:
+        nonlocal last
+        progress: TrainingProgress | None = ray.get(board.progress.remote())  # pyright: ignore[reportAssignmentType]
+        if progress is not None and progress != last:
+            last = progress
+            on_progress(progress)
+
+    def watch() -> None:
+        while not stopped.wait(POLL_S):
+            look()
+
+    thread = threading.Thread(target=watch, name="training-progress", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        stopped.set()
+        thread.join()
+        look()
+
+
+# --- in the workers ------------------------------------------------------------------------------
+
+
+def _work(loop: dict[str, Any]) -> None:
+    """The training function of every worker."""
+    job: _Job = loop["job"]
+    board = loop["board"]
+    try:
+        _train_arms(job, board)
+    except TrainingDataError as error:
+        # Not raised: Ray would restart the workers and meet the same data again.
+        board.fail.remote(str(error))
+
+
+def _train_arms(job: _Job, board: Any) -> None:
+    # Imported here and not in the driver, which would wait for transformers to no purpose.
+    import torch
+
+    from pipeline.prm.checkpoint import load_state, save_state
+    from pipeline.prm.encoding import Encoder
+    from pipeline.prm.fitting import Fit, prepare
+    from pipeline.prm.label_table import label_estimates
+    from pipeline.prm.model import build_scorer
+    from pipeline.prm.parallel import Ranks
+
+    context = ray.train.get_context()
+    ranks = Ranks(context.get_world_rank(), context.get_world_size())
+    device = ray.train.torch.get_device()
+    if job.config.threads_per_worker:
+        torch.set_num_threads(job.config.threads_per_worker)
+    # Read before the first arm, so that all ranks agree on which arms are done.
+    done = _finished_arms(job)
+    examples = read_examples(job.examples, job.config.arms)
+    data = None
+    for arm_index, arm in enumerate(job.config.arms):
+        if arm.name in done:
+            continue
+        scorer, tokenizer = build_scorer(job.config.model, job.config.seed, device)
+        data = data or prepare(examples, Encoder(tokenizer))
+        storage, fingerprint = job.storage[arm.name], _arm_fingerprint(job, arm)
+        fit = Fit(job.config, arm, data, scorer, ranks, fingerprint)
+        checkpoint = load_state(storage, fingerprint, device)
+        if checkpoint:
+            fit.restore(checkpoint)
+        for report in fit.run(
+            lambda state, storage=storage: save_state(storage, state) if ranks.rank == 0 else None
+        ):
+            if ranks.rank == 0:
+                board.publish.remote(
+                    TrainingProgress(
+                        arm.name,
+                        arm_index,
+                        len(job.config.arms),
+                        report.row.step + 1,
+                        report.total,
+                        report.row.loss,
+                        report.solutions_per_s,
+                    )
+                )
+        final = fit.state()
+        if ranks.rank == 0:
+            with tempfile.TemporaryDirectory() as directory:
+                scorer.save(Path(directory), tokenizer)
+                write_results(
+                    storage,
+                    Path(directory),
+                    label_estimates(data.examples, arm.targets, final.labels),
+                    final.history,
+                    Outcome(
+                        fingerprint=fingerprint,
+                        steps=final.step,
+                        trained=len(data.examples),
+                        too_long=data.too_long,
+                        correction_stopped_at=final.correction.stopped_at,
+                    ),
+                )
+        # A barrier, and what Ray Tune and the dashboard see of an arm.
+        ray.train.report({"arm": arm.name, "loss": final.history[-1].loss})
+
+
+# --- in both -------------------------------------------------------------------------------------
+
+
+def _finished_arms(job: _Job) -> dict[str, TrainedPRM]:
+    found = {
+        arm.name: finished(job.storage[arm.name], _arm_fingerprint(job, arm))
+        for arm in job.config.arms
+    }
+    return {name: result for name, result in found.items() if result}
+
+
+def _arm_fingerprint(job: _Job, arm: ArmConfig) -> str:
+    return content_hash(job.fingerprint, arm.targets, arm.correction)
+
+
+def _shaping_options(config: TrainingConfig) -> str:
+    """The options that shape a model; where and how it is computed does not."""
+    return config.model_dump_json(
+        exclude={
+            "arms": True,
+            "workers": True,
+            "use_gpu": True,
+            "cpus_per_worker": True,
+            "threads_per_worker": True,
+            "micro_batch_size": True,
+            "checkpoint_every": True,
+            "model": {"base": True},
+        }
+    )
+
+
+def _absolute(path: str, *, make: bool = False) -> str:
+    """A local path made absolute; a URI, or the name of a public model, as it is."""
+    if "://" in path:
+        return path
+    if make:
+        os.makedirs(path, exist_ok=True)
+    return os.path.abspath(path) if os.path.exists(path) else path
