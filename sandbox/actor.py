@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from typing import Literal
 
 from sandbox.judge import IMAGE, Sandbox
-from sandbox.protocol import Program, Verdict
+from sandbox.protocol import Isolation, Program, Verdict
 from sandbox.transport import SandboxUnavailable
 
 
@@ -30,6 +30,10 @@ class SandboxActor:
         self._sandbox = Sandbox(isolation, image)
         atexit.register(self.close)
         self.check_health()
+
+    @property
+    def isolation(self) -> Isolation:
+        return self._sandbox.isolation
 
     def judge(self, program: Program) -> Verdict:
         return self._sandbox.judge(program)

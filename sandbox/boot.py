@@ -44,7 +44,8 @@ FLAGS = ("-s", "-B", "-X", "utf8", "-c", _LOADER)
 ENVIRONMENT = {
     "PATH": "/usr/local/bin:/usr/bin:/bin",
     "LANG": "C.UTF-8",
-    "HOME": "/nonexistent",
+    "HOME": ".",  # a test starts in its own directory, the only one that it may write to
+    "TMPDIR": ".",
     "PYTHONHASHSEED": "0",
     "OPENBLAS_NUM_THREADS": "1",
     "OMP_NUM_THREADS": "1",

@@ -4,24 +4,24 @@ Runs inside the sandbox, standard library only. What it reports (compiled code, 
 line, a call's result) is never trusted beyond a rejection: see `runner.py`.
 """
 
+import _thread
 import atexit
 import builtins
 import ctypes
 import gc
-import io
 import marshal
 import os
 import resource
 import signal
 import struct
 import sys
-import threading
 import types
 from typing import Any, NamedTuple, NoReturn
 
 from sandbox import values
 
 CHANNEL = 3  # the one descriptor beyond stdin, stdout and stderr
+OPEN_FILES = 128  # at once, for gate, stem and child alike
 REPORT = struct.Struct(">cI")  # kind, length
 
 COMPILED = b"C"  # marshalled code object, before any line of the program has run
@@ -30,12 +30,14 @@ RAISED = b"E"
 MEMORY = b"M"  # MemoryError
 RESULT = b"R"  # what the entry point returned, in the form of `values`
 
-_MB = 1 << 20
-# Address space beyond the memory limit. Resident memory decides MLE; reserved but untouched memory
-# (a 512 MB stack for a recursive thread, numpy's arenas) is an honest idiom.
-_RESERVE_MB = 768
 _PR_SET_PDEATHSIG = 1
 _PR_SET_DUMPABLE = 4
+
+_COMMON_MODULES = (
+    *("array", "bisect", "cmath", "collections", "copy", "dataclasses", "datetime", "decimal"),
+    *("enum", "fractions", "functools", "heapq", "io", "itertools", "json", "math", "operator"),
+    *("queue", "random", "re", "statistics", "string", "threading", "time", "typing"),
+)
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -51,32 +53,37 @@ class Work(NamedTuple):
 
 
 def become(
-    work: Work, directory: str, uid: int | None, stdin: int, stdout: int, channel: int
+    work: Work, directory: str, uid: int | None, stdin: int, stdout: int, null: int, channel: int
 ) -> NoReturn:
-    """Run `work` in this forked process and exit. `uid` None keeps the uid."""
+    """Run `work` in this forked process and exit. `uid` None keeps the uid.
+
+    `sys.stdin` and its fellows were opened by the gate's interpreter, which never reads or writes
+    through them: they now stand, fresh, on the descriptors of this test.
+    """
     os.setsid()
-    for source, target in ((stdin, 0), (stdout, 1), (channel, CHANNEL)):
+    for source, target in ((stdin, 0), (stdout, 1), (null, 2), (channel, CHANNEL)):
         os.dup2(source, target)
-    os.closerange(CHANNEL + 1, 4096)
+    os.closerange(CHANNEL + 1, OPEN_FILES)
+    for hook in _FORK_HOOKS:
+        os.register_at_fork(**hook)
     if uid is not None:
-        with open("/proc/self/oom_score_adj", "w") as badness:
-            badness.write("1000")  # where memory runs out, the kernel takes the test, not the stem
+        # Where memory runs out, the kernel is to take the test and not its stem.
+        badness = os.open("/proc/self/oom_score_adj", os.O_WRONLY)
+        os.write(badness, b"1000")
+        os.close(badness)
         os.setgroups([])
         os.setresgid(uid, uid, uid)
         os.setresuid(uid, uid, uid)
         # Without it the kernel gives /proc/self to root, and /dev/stdin cannot be opened.
         _libc.prctl(_PR_SET_DUMPABLE, 1, 0, 0, 0)
-    _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)  # no stem, no test
+    else:
+        _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)  # no container: no stem, no test
     os.chdir(directory)
-    os.environ["HOME"] = os.environ["TMPDIR"] = directory
-    cpu = int(work.cpu_s) + 1  # the runner's clock is finer: this is the second line
+    cpu = int(work.cpu_s) + 1  # the stem's clock is finer: this is the second line
     resource.setrlimit(resource.RLIMIT_CPU, (cpu, cpu + 1))
-    space = (work.memory_mb + _RESERVE_MB) * _MB
-    resource.setrlimit(resource.RLIMIT_AS, (space, space))
     gc.enable()
     code = _compiled(work)
     arguments = _read_to_end(CHANNEL)  # waits for the start signal
-    _open_streams()
     if work.entry_point is None:
         os._exit(_run_program(code))
     os._exit(_run_call(code, work.entry_point, arguments))
@@ -138,7 +145,8 @@ def _execute(code: types.CodeType, module: types.ModuleType, call: Any = None) -
         _report(RAISED, _one_line(error))
         exit_code = 1
     try:
-        threading._shutdown()  # type: ignore[attr-defined]
+        if _thread._count():
+            threading._shutdown()  # type: ignore[attr-defined]
         atexit._run_exitfuncs()
         for stream in (sys.stdout, stdout):
             stream.flush()
@@ -167,18 +175,6 @@ def _exit_code(code: object) -> int:
     if code is None:
         return 0
     return code & 0xFF if isinstance(code, int) else 1
-
-
-def _open_streams() -> None:
-    sys.stdin = sys.__stdin__ = open(  # noqa: SIM115 - lives as long as the process
-        0, encoding="utf-8", errors="surrogateescape", closefd=False
-    )
-    sys.stdout = sys.__stdout__ = _writer(1, "surrogateescape")
-    sys.stderr = sys.__stderr__ = _writer(2, "backslashreplace")
-
-
-def _writer(descriptor: int, errors: str) -> io.TextIOWrapper:
-    return open(descriptor, "w", encoding="utf-8", errors=errors, newline="\n", closefd=False)
 
 
 def _one_line(error: BaseException) -> bytes:
@@ -225,5 +221,27 @@ def _prelude() -> dict[str, Any]:
     del names["__builtins__"]
     return names
 
+
+def _import_warm() -> list[dict[str, Any]]:
+    """Import what programs import most, so that every child has it already.
+
+    Returns the fork hooks that the modules wished to register. Between gate, stem and child they
+    would do nothing but cost half a millisecond: there is one thread, and `random` is to start from
+    the same state in every test. A child registers them for the forks of its program.
+    """
+    hooks: list[dict[str, Any]] = []
+    register = os.register_at_fork
+    os.register_at_fork = lambda **hook: hooks.append(hook)
+    try:
+        for module in _COMMON_MODULES:
+            __import__(module)
+    finally:
+        os.register_at_fork = register
+    sys.modules["random"].seed(0)
+    return hooks
+
+
+_FORK_HOOKS = _import_warm()
+import threading  # noqa: E402 - only now, or its fork hook would be there already
 
 _PRELUDE = _prelude()

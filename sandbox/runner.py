@@ -34,20 +34,16 @@ _UIDS_PER_PROGRAM = 251
 
 _LIMITS = {
     resource.RLIMIT_CORE: 0,
-    resource.RLIMIT_NOFILE: 256,
+    resource.RLIMIT_NOFILE: child.OPEN_FILES,
     resource.RLIMIT_FSIZE: 32 << 20,
     resource.RLIMIT_STACK: 128 << 20,  # C recursion (repr, lru_cache) as deep as judges allow
     resource.RLIMIT_MSGQUEUE: 0,
     resource.RLIMIT_MEMLOCK: 0,
 }
+# Address space beyond the memory limit. Resident memory decides MLE; reserved but untouched memory
+# (a 512 MB stack for a recursive thread, numpy's arenas) is an honest idiom.
+_RESERVE_MB = 768
 _PROCESSES = 40  # of one uid, threads included
-
-# What programs import most: inherited warm by every child.
-_COMMON_MODULES = (
-    *("array", "bisect", "cmath", "collections", "copy", "dataclasses", "datetime", "decimal"),
-    *("enum", "fractions", "functools", "heapq", "io", "itertools", "json", "math", "operator"),
-    *("queue", "random", "re", "statistics", "string", "threading", "time", "typing"),
-)
 
 
 def serve(box: str, own_uids: bool) -> None:
@@ -63,8 +59,6 @@ def serve(box: str, own_uids: bool) -> None:
     uids = _uids() if own_uids else None
     os.chmod(box, 0o711)  # a test may enter its own directory, and list no others
     oom = watch.OomCounter()
-    for module in _COMMON_MODULES:
-        __import__(module)
     gc.collect()
     gc.disable()
     gc.freeze()  # a child that collects must not touch, and so copy, the pages of the warm heap
@@ -96,6 +90,7 @@ class _Stem:
     """Serves one program."""
 
     def __init__(self, box: str, uids: range | None, serial: int, oom: watch.OomCounter) -> None:
+        self._null = os.open(os.devnull, os.O_RDWR)
         self._box = box
         self._uids = uids
         self._serial = serial
@@ -113,6 +108,9 @@ class _Stem:
             cpu_s=fields["cpu_s"],
             memory_mb=fields["memory_mb"],
         )
+        # For the stem as well: it is inherited, and set once.
+        space = (fields["memory_mb"] + _RESERVE_MB) << 20
+        resource.setrlimit(resource.RLIMIT_AS, (space, space))
         while True:
             uid = self._next_uid()
             directory = f"{self._box}/{self._serial}"
@@ -124,7 +122,7 @@ class _Stem:
                 frames.read_rest(kind, _receive)
                 os.rmdir(directory)
                 return 0
-            watched = _fork(work, directory, uid)
+            watched = _fork(work, directory, uid, self._null)
             test = frames.read_rest(kind, _receive)
             limits = watch.Limits(
                 fields["cpu_s"], fields["wall_s"], fields["memory_mb"], test.fields["output_bytes"]
@@ -154,9 +152,9 @@ class _Stem:
         return None if self._uids is None else self._uids[self._serial % len(self._uids)]
 
 
-def _fork(work: child.Work, directory: str, uid: int | None) -> watch.Watch:
+def _fork(work: child.Work, directory: str, uid: int | None, null: int) -> watch.Watch:
     """A child that waits for its test. Its ends of the pipes belong to its uid, or it could not
-    open /dev/stdin."""
+    open /dev/stdin; a call has /dev/null (`null`) instead of pipes."""
     ours, theirs = socket.socketpair()
     ours.setblocking(False)
     if work.entry_point is None:
@@ -166,18 +164,17 @@ def _fork(work: child.Work, directory: str, uid: int | None) -> watch.Watch:
             os.fchown(stdin_read, uid, uid)
             os.fchown(stdout_write, uid, uid)
     else:
-        stdin_read = os.open(os.devnull, os.O_RDONLY)
-        stdout_write = os.open(os.devnull, os.O_WRONLY)
+        stdin_read = stdout_write = null
         stdin_write = stdout_read = None
     pid = os.fork()
     if pid == 0:
         try:
-            child.become(work, directory, uid, stdin_read, stdout_write, theirs.fileno())
+            child.become(work, directory, uid, stdin_read, stdout_write, null, theirs.fileno())
         finally:
             os._exit(1)
     theirs.close()
-    os.close(stdin_read)
-    os.close(stdout_write)
+    for descriptor in {stdin_read, stdout_write} - {null}:
+        os.close(descriptor)
     for descriptor in (stdin_write, stdout_read):
         if descriptor is not None:
             os.set_blocking(descriptor, False)
