@@ -79,7 +79,10 @@ def compiled(expression: str) -> Callable[[Numbers], Numbers | int]:
     return eval(f"lambda a: {expression}")
 
 
-def _kind(kind: Kind, *rows: tuple[str, float, str, tuple[str, ...], tuple[str, ...]]):
+def _kind(
+    kind: Kind, *rows: tuple[str, float, str, tuple[str, ...], tuple[str, ...]]
+) -> tuple[Operation, ...]:
+    """A kind's operations, from rows of name, bug rate, expression, bugs and phrasings."""
     return tuple(
         Operation(kind, name, phrasings, expression, bugs, rate)
         for name, rate, expression, bugs, phrasings in rows

@@ -24,6 +24,7 @@ from transformers import (
     Qwen3Config,
     Qwen3ForCausalLM,
 )
+from transformers.utils import logging
 
 from pipeline.config import ScaleModelPolicy, ScaleModelProblems, SplitsConfig
 from pipeline.scale_model.corpus import CorpusProgram, draw_corpus
@@ -186,7 +187,9 @@ def _save(model: Qwen3ForCausalLM, tokenizer: PreTrainedTokenizerFast, directory
         pad_token_id=tokenizer.convert_tokens_to_ids(PAD),
         eos_token_id=tokenizer.convert_tokens_to_ids(END),
     )
+    logging.disable_progress_bar()
     model.save_pretrained(partial)
+    logging.enable_progress_bar()
     tokenizer.save_pretrained(partial)
     shutil.rmtree(directory, ignore_errors=True)
     partial.rename(directory)
