@@ -104,7 +104,7 @@ class VLLM:
         self._closed = True
         self._loop.submit(self._end()).result()
         self._loop.stop()
-        del self._engine  # its finaliser must not wait for the interpreter's own end
+        del self._engine
 
     async def _end(self) -> None:
         from vllm.v1.engine.exceptions import EngineDeadError
