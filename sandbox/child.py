@@ -39,7 +39,7 @@ _COMMON_MODULES = (
     *("queue", "random", "re", "statistics", "string", "threading", "time", "typing"),
 )
 
-_libc = ctypes.CDLL(None, use_errno=True)
+libc = ctypes.CDLL(None, use_errno=True)
 
 
 class Work(NamedTuple):
@@ -75,17 +75,18 @@ def become(
         os.setresgid(uid, uid, uid)
         os.setresuid(uid, uid, uid)
         # Without it the kernel gives /proc/self to root, and /dev/stdin cannot be opened.
-        _libc.prctl(_PR_SET_DUMPABLE, 1, 0, 0, 0)
+        libc.prctl(_PR_SET_DUMPABLE, 1, 0, 0, 0)
     else:
-        _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)  # no container: no stem, no test
+        libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)  # no container: no stem, no test
     os.chdir(directory)
     cpu = int(work.cpu_s) + 1  # the stem's clock is finer: this is the second line
     resource.setrlimit(resource.RLIMIT_CPU, (cpu, cpu + 1))
     gc.enable()
     code = _compiled(work)
-    arguments = _read_to_end(CHANNEL)  # waits for the start signal
     if work.entry_point is None:
         os._exit(_run_program(code))
+    arguments = _read_to_end(0)
+    os.dup2(2, 0)  # /dev/null: a call has no input
     os._exit(_run_call(code, work.entry_point, arguments))
 
 

@@ -7,7 +7,7 @@ Standard library only; shipped by `boot.py`. Three generations of processes keep
 - a *child* is forked when its test has arrived but has not been read: it inherits its own program
   and nothing else, no other program's text, no request id, no test before it is given its own.
 
-A child has its own uid, its own 0700 directory, rlimits, real pipes, and one socket to its stem.
+A child has its own uid, its own 0700 directory, rlimits, real pipes, and one pipe to its stem.
 The stem is a child subreaper, so every process that a test leaves behind becomes its child: "no
 child left" and "the directory could be removed" prove that a test left nothing (`sweep.py`). Where
 that fails the result says `dirty`, the gate ends, and the judge starts a new container. What this
@@ -16,12 +16,10 @@ does not stop is a kernel exploit; see the README.
 Needs Linux 5.3 (pidfd). Works with cgroup v1 and v2.
 """
 
-import ctypes
 import gc
 import os
 import resource
 import select
-import socket
 import sys
 import traceback
 from functools import partial
@@ -48,7 +46,7 @@ _PROCESSES = 40  # of one uid, threads included
 
 def serve(box: str, own_uids: bool) -> None:
     """The gate: one stem per program, until the judge closes the stream."""
-    ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    _adopt_orphans()
     os.umask(0o077)
     limits = _LIMITS | ({resource.RLIMIT_NPROC: _PROCESSES} if own_uids else {})
     for limit, most in limits.items():
@@ -71,7 +69,7 @@ def serve(box: str, own_uids: bool) -> None:
         if stem == 0:
             status = 1
             try:
-                ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+                _adopt_orphans()
                 status = _Stem(box, uids, served * _UIDS_PER_PROGRAM, oom).serve_program()
             except EOFError:
                 pass  # the judge is gone
@@ -153,32 +151,32 @@ class _Stem:
 
 
 def _fork(work: child.Work, directory: str, uid: int | None, null: int) -> watch.Watch:
-    """A child that waits for its test. Its ends of the pipes belong to its uid, or it could not
-    open /dev/stdin; a call has /dev/null (`null`) instead of pipes."""
-    ours, theirs = socket.socketpair()
-    ours.setblocking(False)
-    if work.entry_point is None:
-        stdin_read, stdin_write = os.pipe()
-        stdout_read, stdout_write = os.pipe()
-        if uid is not None:
-            os.fchown(stdin_read, uid, uid)
-            os.fchown(stdout_write, uid, uid)
-    else:
-        stdin_read = stdout_write = null
-        stdin_write = stdout_read = None
+    """A child that waits for its input. Its ends of the pipes belong to its uid, or it could not
+    open /dev/stdin; a call prints to /dev/null (`null`)."""
+    stdin, feed = os.pipe()
+    report, channel = os.pipe()
+    stdout, printed = (None, null) if work.entry_point else os.pipe()
+    if uid is not None:
+        os.fchown(stdin, uid, uid)
+        if stdout is not None:
+            os.fchown(printed, uid, uid)
     pid = os.fork()
     if pid == 0:
         try:
-            child.become(work, directory, uid, stdin_read, stdout_write, null, theirs.fileno())
+            child.become(work, directory, uid, stdin, printed, null, channel)
         finally:
             os._exit(1)
-    theirs.close()
-    for descriptor in {stdin_read, stdout_write} - {null}:
+    for descriptor in {stdin, channel, printed} - {null}:
         os.close(descriptor)
-    for descriptor in (stdin_write, stdout_read):
+    for descriptor in (feed, report, stdout):
         if descriptor is not None:
             os.set_blocking(descriptor, False)
-    return watch.Watch(pid, stdin_write, stdout_read, ours)
+    return watch.Watch(pid, feed, stdout, report)
+
+
+def _adopt_orphans() -> None:
+    """Not inherited by a fork, so each generation asks for itself."""
+    child.libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
 
 def _uids() -> range:

@@ -8,10 +8,8 @@ import os
 import re
 import select
 import signal
-import socket
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from typing import NamedTuple
 
 from sandbox import child
@@ -20,6 +18,7 @@ _TICK_S = 0.05  # between looks at the CPU clock and the OOM counter
 _CHUNK = 1 << 16
 _REPORT_BYTES = 1 << 22  # of a report beyond the output limit: compiled code
 _DETAIL = 400
+_CLOSED = -1
 _PAGE_MB = os.sysconf("SC_PAGE_SIZE") / (1 << 20)
 _OOM_COUNTERS = ("/sys/fs/cgroup/memory.events", "/sys/fs/cgroup/memory/memory.oom_control")
 
@@ -68,26 +67,23 @@ class OomCounter:
 class Watch:
     """One test in flight.
 
-    `stdin` and `stdout` are the outer ends of its pipes; None for a call, whose arguments and
-    result go over `channel`. All are non-blocking, and closed at the end.
+    The outer ends of its pipes: `feed` takes standard input, or a call's arguments; `stdout` is
+    None for a call; `report` brings what `child.py` says. Non-blocking, and closed at the end.
     """
 
-    def __init__(
-        self, pid: int, stdin: int | None, stdout: int | None, channel: socket.socket
-    ) -> None:
+    def __init__(self, pid: int, feed: int, stdout: int | None, report: int) -> None:
         self._pid = pid
         self._pidfd = os.pidfd_open(pid)
-        self._stdin = stdin
+        self._input = feed
         self._stdout = stdout
-        self._channel = channel
+        self._report = report
         self._pending = memoryview(b"")
         self._printed = bytearray()
         self._reported = bytearray()
         self._poll = select.poll()
-        self._poll.register(self._pidfd, select.POLLIN)
-        self._poll.register(channel, select.POLLIN)
-        if stdout is not None:
-            self._poll.register(stdout, select.POLLIN)
+        for descriptor in (self._pidfd, report, stdout):
+            if descriptor is not None:
+                self._poll.register(descriptor, select.POLLIN)
 
     def run(
         self, payload: bytes, limits: Limits, oom: OomCounter, kill: Callable[[], None]
@@ -96,9 +92,8 @@ class Watch:
         ooms = oom.read()
         started = time.monotonic()
         self._pending = memoryview(payload)
-        if self._stdin is not None:
-            self._channel.shutdown(socket.SHUT_WR)  # start
-        self._feed()
+        if not self._feed(self._input):
+            self._poll.register(self._input, select.POLLOUT)
         stopped, detail = self._until_exit(started, limits, ooms, oom)
         if stopped:
             kill()
@@ -159,37 +154,27 @@ class Watch:
                 return "TLE", f"over {limits.wall_s:g} s of wall time"
 
     def _serve(self, descriptor: int) -> None:
-        if descriptor == self._stdin:
-            self._feed()
+        if descriptor == self._input:
+            is_done = self._feed(descriptor)
         elif descriptor == self._stdout:
-            if not _read_into(self._printed, descriptor):
-                self._poll.unregister(descriptor)
+            is_done = not _read_into(self._printed, descriptor)
         else:
-            if self._pending and self._stdout is None:
-                self._feed()
-            if not _read_into(self._reported, descriptor):
-                self._poll.unregister(descriptor)
+            is_done = not _read_into(self._reported, descriptor)
+        if is_done:
+            self._poll.unregister(descriptor)
 
-    def _feed(self) -> None:
-        """Write what the child can take now; close its input once it has everything."""
-        target = self._channel.fileno() if self._stdin is None else self._stdin
+    def _feed(self, descriptor: int) -> bool:
+        """Write what the child can take now; True, and its input closed, once that is all."""
         try:
             while self._pending:
-                self._pending = self._pending[os.write(target, self._pending) :]
+                self._pending = self._pending[os.write(descriptor, self._pending) :]
         except BlockingIOError:
-            self._poll.register(target, select.POLLOUT | select.POLLIN)
-            return
-        except (BrokenPipeError, ConnectionResetError):
-            self._pending = memoryview(b"")  # it closed its input: its own affair
-        if self._stdin is None:
-            self._poll.register(target, select.POLLIN)
-            with suppress(OSError):  # it has ended already
-                self._channel.shutdown(socket.SHUT_WR)  # start
-        else:
-            with suppress(KeyError):  # it took everything at once
-                self._poll.unregister(target)
-            os.close(target)
-            self._stdin = None
+            return False
+        except BrokenPipeError:
+            pass  # it closed its input: its own affair
+        self._input = _CLOSED
+        os.close(descriptor)
+        return True
 
     def _is_too_long(self, output_bytes: int) -> bool:
         return max(len(self._printed), len(self._reported) - _REPORT_BYTES) > output_bytes
@@ -197,7 +182,7 @@ class Watch:
     def _drain(self, output_bytes: int) -> None:
         """Take what is still in the pipes; other processes of the test may hold them open, or go
         on writing."""
-        streams = [(self._reported, self._channel.fileno())]
+        streams = [(self._reported, self._report)]
         if self._stdout is not None:
             streams.append((self._printed, self._stdout))
         for buffer, descriptor in streams:
@@ -207,9 +192,8 @@ class Watch:
                 _read_into(buffer, descriptor)
 
     def _close(self) -> None:
-        self._channel.close()
-        for descriptor in (self._pidfd, self._stdin, self._stdout):
-            if descriptor is not None:
+        for descriptor in (self._pidfd, self._input, self._report, self._stdout):
+            if descriptor not in (None, _CLOSED):
                 os.close(descriptor)
 
     def _parse_report(self) -> tuple[bytes | None, bytes, bytes]:
@@ -236,8 +220,6 @@ def _read_into(buffer: bytearray, descriptor: int) -> bool:
         chunk = os.read(descriptor, _CHUNK)
     except BlockingIOError:
         return True
-    except ConnectionResetError:
-        return False
     buffer += chunk
     return bool(chunk)
 

@@ -227,8 +227,15 @@ _SYSTEM_ATTACKS = {
     ),
 }  # fmt: skip
 
+_LIBRARIES = """
+import numpy as np
+from sortedcontainers import SortedList
+print(int(np.array(SortedList([4, 3, 2, 1])).sum()))
+"""
+
 CASES = [
     *(Case(name, code, Status.AC) for name, code in _RIGHT.items()),
+    Case("numpy_and_sortedcontainers", _LIBRARIES, Status.AC, needs_docker=True),
     *(Case(name, code, status) for name, (code, status) in _WRONG.items()),
     *(
         Case(name, code, Status.WA, needs_docker=name == "frames_on_the_runners_pipe")
