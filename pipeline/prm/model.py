@@ -4,6 +4,8 @@ The head is applied in float32 to the hidden states of the step positions alone.
 everywhere: the hypergradient compares two forward passes, which must differ by the weights only.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -57,7 +59,8 @@ class StepScorer(nn.Module):
         merge = getattr(self.network, "merge_and_unload", None)
         if merge:
             self.network = merge()
-        self.classifier.save_pretrained(directory)
+        with _quiet():
+            self.classifier.save_pretrained(directory)
         tokenizer.save_pretrained(directory)
 
 
@@ -113,13 +116,19 @@ def load_scorer(directory: str, device: torch.device) -> tuple[StepScorer, PreTr
 
 
 def _load(name: str, **options: object) -> PreTrainedModel:
-    """Load without the bars and the notice that the head is new: it is meant to be."""
+    with _quiet():
+        return AutoModelForTokenClassification.from_pretrained(name, **options)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """No progress bars, and no notice that the head of a new PRM is new: it is meant to be."""
     verbosity = transformers_logging.get_verbosity()
     bars = transformers_logging.is_progress_bar_enabled()
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
     try:
-        return AutoModelForTokenClassification.from_pretrained(name, **options)
+        yield
     finally:
         transformers_logging.set_verbosity(verbosity)
         if bars:

@@ -1,0 +1,176 @@
+"""Training one arm, on one rank, in this process."""
+
+import dataclasses
+import math
+from pathlib import Path
+
+import pytest
+import torch
+
+from pipeline.config import ArmConfig, Correction, Targets, TrainingConfig
+from pipeline.prm.checkpoint import ArmState, load_state, save_state
+from pipeline.prm.data import TrainingDataError, TrainingExamples
+from pipeline.prm.encoding import Encoder
+from pipeline.prm.fitting import Fit, learning_rate, prepare
+from pipeline.prm.model import build_scorer
+from pipeline.prm.parallel import Ranks
+from pipeline.prm.results import HistoryRow
+from pipeline.records import Example, Role
+from tests.prm.world import make_example, make_examples
+
+CORRECTED = ArmConfig(name="corrected", correction=Correction.LABELS)
+CPU = torch.device("cpu")
+
+
+def make_fit(base: str, arm: ArmConfig, **options: object) -> Fit:
+    config = TrainingConfig.model_validate(
+        {
+            "model": {"base": base, "max_tokens": 256, "lora": None, "dtype": "float32"},
+            "optimizer": {"learning_rate": 3e-3},
+            "correction": {"every": 2, "meta_batch": 16},
+            "epochs": 2,
+            "batch_size": 16,
+            "micro_batch_size": 8,
+            "use_gpu": False,
+            **options,
+        }
+    )
+    scorer, tokenizer = build_scorer(config.model, config.seed, CPU)
+    examples = TrainingExamples(
+        tuple(half_right(example) for example in make_examples(96, seed=1)),
+        tuple(make_examples(32, seed=2, role=Role.META)),
+    )
+    data = prepare(examples, Encoder(tokenizer))
+    return Fit(config, arm, data, scorer, Ranks(), "fingerprint")
+
+
+def half_right(example: Example) -> Example:
+    """Noisy evidence: half of the rollouts of every prefix pass."""
+    return dataclasses.replace(example, passed=(2,) * len(example.step_ids))
+
+
+def finish(fit: Fit) -> list[HistoryRow]:
+    for _ in fit.run(lambda state: None):
+        pass
+    return fit.history
+
+
+def test_a_model_learns_to_tell_right_steps_from_wrong_ones(base: str) -> None:
+    arm = ArmConfig(name="true", targets=Targets.TRUE)
+    fit = make_fit(base, arm, epochs=30)
+    share = float(fit.table.initial.mean())
+    knowing_only_the_share = -share * math.log(share) - (1 - share) * math.log(1 - share)
+    history = finish(fit)
+    assert sum(row.loss for row in history[-6:]) / 6 < 0.9 * knowing_only_the_share
+
+
+def test_all_arms_see_the_same_batches_and_only_correction_moves_labels(base: str) -> None:
+    plain = make_fit(base, ArmConfig(name="plain"))
+    corrected = make_fit(base, CORRECTED)
+    assert plain.plan.epoch(1) == corrected.plan.epoch(1)
+    finish(plain)
+    rows = finish(corrected)
+    assert torch.equal(plain.table.values.nan_to_num(), plain.table.initial.nan_to_num())
+    moved = corrected.table.updates > 0
+    assert moved.any()
+    assert not moved[~corrected.table.free].any()
+    assert [row.step for row in rows if row.meta_loss is not None] == list(range(2, 12, 2))
+
+
+def test_labels_against_a_shuffled_meta_set_are_other_labels(base: str) -> None:
+    corrected = make_fit(base, CORRECTED)
+    shuffled = make_fit(base, ArmConfig(name="shuffled", correction=Correction.SHUFFLED))
+    assert sorted(corrected._meta_labels.tolist()) == sorted(shuffled._meta_labels.tolist())
+    finish(corrected)
+    finish(shuffled)
+    assert not torch.equal(corrected.table.values, shuffled.table.values)
+
+
+def test_an_outcome_model_is_trained_on_last_steps_alone(base: str) -> None:
+    fit = make_fit(base, ArmConfig(name="orm", targets=Targets.FINAL))
+    assert fit.table.initial.isfinite().sum() == len(fit.data.examples)
+    assert finish(fit)[-1].mean_label is None
+
+
+def test_a_killed_run_resumes_to_the_same_weights_and_labels(base: str, tmp_path: Path) -> None:
+    undisturbed = make_fit(base, CORRECTED)
+    finish(undisturbed)
+
+    killed = make_fit(base, CORRECTED, checkpoint_every=5)
+    running = killed.run(lambda state: save_state(str(tmp_path), state))
+    for _ in range(7):
+        next(running)
+    running.close()
+
+    resumed = make_fit(base, CORRECTED)
+    state = load_state(str(tmp_path), "fingerprint", CPU)
+    assert state is not None
+    assert state.step == 5
+    resumed.restore(state)
+    assert finish(resumed) == undisturbed.history
+    assert torch.equal(resumed.flat.values, undisturbed.flat.values)
+    assert torch.equal(resumed.table.values.nan_to_num(), undisturbed.table.values.nan_to_num())
+    assert torch.equal(resumed.table.updates, undisturbed.table.updates)
+
+
+def test_a_checkpoint_of_another_training_is_refused(base: str, tmp_path: Path) -> None:
+    fit = make_fit(base, CORRECTED)
+    save_state(str(tmp_path), fit.state())
+    with pytest.raises(TrainingDataError, match="other data or settings"):
+        load_state(str(tmp_path), "another", CPU)
+    assert load_state(str(tmp_path / "empty"), "fingerprint", CPU) is None
+    state = dataclasses.replace(fit.state(), parameters=torch.zeros(3))
+    with pytest.raises(TrainingDataError, match="another model"):
+        fit.restore(state)
+
+
+def test_micro_batches_do_not_change_the_training(base: str) -> None:
+    whole = make_fit(base, CORRECTED, micro_batch_size=16)
+    pieces = make_fit(base, CORRECTED, micro_batch_size=3)
+    for first, second in zip(finish(whole), finish(pieces), strict=True):
+        assert first.loss == pytest.approx(second.loss, rel=1e-4)
+
+
+def test_a_loss_that_is_not_finite_stops_and_names_step_and_solutions(base: str) -> None:
+    fit = make_fit(base, ArmConfig(name="plain"), checkpoint_every=2)
+    saved: list[ArmState] = []
+    running = fit.run(saved.append)
+    next(running)
+    next(running)
+    fit.flat.values.data[:] = torch.nan
+    batch = fit.plan.epoch(0)[2]
+    name = fit.data.solutions[batch[0]].solution_id
+    with pytest.raises(TrainingDataError, match=f"loss nan.* at step 2 .*{name}"):
+        next(running)
+    assert saved[-1].step == 2
+
+
+def test_correction_stops_and_says_when_labels_drift_together(base: str) -> None:
+    fit = make_fit(base, CORRECTED)
+    fit.table.values[fit.table.free] = 0.001  # as if driven there
+    running = fit.run(lambda state: None)
+    for _ in range(6):
+        next(running)
+    assert fit.correction.stopped_at == 2
+    assert [row.step for row in fit.history if row.meta_loss is not None] == [2]
+
+
+def test_programs_that_do_not_fit_are_left_out_and_counted(base: str) -> None:
+    _, tokenizer = build_scorer(make_fit(base, CORRECTED).config.model, 0, CPU)
+    long = make_example(("double",) * 60, ("double",) * 60)
+    examples = TrainingExamples((long, *make_examples(4)), ())
+    data = prepare(examples, Encoder(tokenizer))
+    assert (data.too_long, len(data.examples)) == (1, 4)
+    with pytest.raises(TrainingDataError, match=r"none of 1 programs fits into 256 tokens"):
+        prepare(TrainingExamples((long,), ()), Encoder(tokenizer))
+
+
+def test_the_learning_rate_rises_then_falls_to_zero() -> None:
+    optimizer = TrainingConfig.model_validate(
+        {"optimizer": {"learning_rate": 1.0, "warmup": 0.1}}
+    ).optimizer
+    rates = [learning_rate(optimizer, step, 100) for step in range(101)]
+    assert rates[:11] == sorted(rates[:11])
+    assert rates[10] == 1.0
+    assert rates[10:] == sorted(rates[10:], reverse=True)
+    assert rates[100] == pytest.approx(0.0)
