@@ -13,7 +13,7 @@ POLL_S = 0.5
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How far a piece of work is. `done` and `total` count `unit`s; `rows` counts what they gave."""
+    """How far a piece of work is: `done` of `total` units, which gave so many `rows`."""
 
     work: str
     done: int

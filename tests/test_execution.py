@@ -47,6 +47,11 @@ def test_a_program_carries_the_limits_of_its_problem() -> None:
     assert program.tests == problem().tests
 
 
+def test_a_program_runs_after_the_prelude_that_its_problem_assumes() -> None:
+    program = to_program(problem(prelude="import math\n"), "print(math.pi)", MEMORY_MB)
+    assert program.code == "import math\nprint(math.pi)"
+
+
 def test_every_solution_gets_its_own_verdict() -> None:
     solutions = [solution("a", "right"), solution("b", "wrong")]
     verdicts = judge_solutions(Judge(), Isolation.DOCKER, [problem()], solutions, MEMORY_MB)

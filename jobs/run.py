@@ -1,0 +1,179 @@
+"""Run the pipeline, or some of its stages; running it again resumes.
+
+python -m jobs.run --config FILE [--stages sample,label] [--key value ...]
+"""
+
+import argparse
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import yaml
+from rich.console import Console
+
+from jobs.terminal import Terminal, library_output_to
+from pipeline import flow, groundwork, outcome
+from pipeline.config import PipelineConfig
+from pipeline.evaluation.evaluate import EvaluationError
+from pipeline.evaluation.results import Selection
+from pipeline.evaluation.table import selection_table
+from pipeline.lock import StageLocked
+from pipeline.plan import Plan, make_plan
+from pipeline.prm.data import TrainingDataError
+from pipeline.prm.trainer import TrainingFailedError
+from pipeline.problems import BadRows, NoProblems
+from pipeline.progress import Observer
+from pipeline.settings import ConfigError, dump_config, load_config, options
+from pipeline.store import STORE_FORMAT, StageStore, StoreError, write_atomically
+
+STAGES = ("problems", "policy", "sample", "label", "train", "evaluate")
+
+EXPECTED = (
+    ConfigError,
+    StoreError,
+    StageLocked,
+    BadRows,
+    NoProblems,
+    EvaluationError,
+    TrainingDataError,
+    TrainingFailedError,
+    flow.StageFailed,
+)
+"""Errors whose own words say everything; a traceback would hide them."""
+
+
+def run(config: PipelineConfig, stages: Sequence[str], observer: Observer) -> Selection | None:
+    """The story: from problems to a chosen program. Gives the selection where it was evaluated."""
+    plan = make_plan(config)
+    write_manifest(plan)
+
+    observer.stage("Problems")
+    roles = groundwork.lay_problems(plan, observer)
+
+    if "policy" in stages and config.scale_model is not None:
+        observer.stage("Small policy: a language model trained from scratch")
+        groundwork.train_small_policy(plan, observer)
+
+    with flow.Cluster(config) as cluster:
+        if "sample" in stages:
+            observer.stage("Sampling solutions, executing their unit tests")
+            flow.sample(cluster, plan, roles, observer)
+
+        if "label" in stages:
+            observer.stage("Rolling out every function prefix, executing the rollouts")
+            flow.label(cluster, plan, roles, observer)
+
+        if {"train", "evaluate"} & set(stages):
+            plan = plan.with_examples(roles)
+
+        if "train" in stages:
+            observer.stage("Training reward models")
+            flow.train(cluster, plan, roles, observer)
+
+        if "evaluate" in stages:
+            observer.stage("Scoring candidates")
+            flow.score(cluster, plan, roles, observer)
+
+    if "evaluate" not in stages:
+        return None
+    observer.stage("Selecting best-of-N, writing the report")
+    return outcome.report(plan, roles, observer)
+
+
+def write_manifest(plan: Plan) -> None:
+    """What this run is made of: resolved config, versions, and every stage's fingerprint."""
+    config = plan.config
+    stages: list[StageStore[Any]] = [
+        plan.problems,
+        plan.solutions,
+        plan.verdicts,
+        plan.completions,
+        plan.rollouts,
+    ]
+    stages += [plan.truths] if plan.truths else []
+    stages.append(plan.examples)
+    manifest = {
+        "format": STORE_FORMAT,
+        "git_commit": _git_commit(),
+        "versions": outcome.versions(),
+        "stages": {
+            "policy": plan.policy_directory if config.scale_model else None,
+            **{stage.name: stage.directory for stage in stages},
+            "prm": {arm.name: plan.prm_directory(arm) for arm in config.training.arms},
+        },
+        "config": yaml.safe_load(dump_config(config)),
+    }
+    text = yaml.safe_dump(manifest, sort_keys=False, allow_unicode=True).encode()
+    write_atomically(f"{config.root.rstrip('/')}/runs/{config.name}.yaml", text)
+    write_atomically(f"{config.output}/{config.name}/config.yaml", dump_config(config).encode())
+
+
+def _git_commit() -> str | None:
+    git = subprocess.run(
+        ["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False,
+        cwd=Path(__file__).parent,
+    )  # fmt: skip
+    return git.stdout.strip() or None
+
+
+def execute(config: PipelineConfig, stages: Sequence[str]) -> int:
+    """Run with a terminal; the exit code."""
+    directory = Path(config.output) / config.name
+    log = directory / "log.txt"
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    with ExitStack() as stack:
+        console = stack.enter_context(library_output_to(log))
+        console.print(f"[dim]library logs: {log}[/dim]", highlight=False)
+        try:
+            with Terminal(console) as terminal:
+                selection = run(config, stages, terminal)
+        except EXPECTED as error:
+            console.print("[bold red]stopped:[/bold red]", str(error), highlight=False)
+            return 1
+        show(console, config, selection)
+        return 0
+
+
+def show(console: Console, config: PipelineConfig, selection: Selection | None) -> None:
+    directory = Path(config.output) / config.name
+    if selection is not None:
+        console.print()
+        console.print(selection_table(selection))
+        console.print(f"report: {directory / 'report' / 'report.html'}", highlight=False)
+    console.print(f"stages: {config.root}   config: {directory / 'config.yaml'}", highlight=False)
+
+
+def parse_stages(text: str) -> tuple[str, ...]:
+    chosen = tuple(name.strip() for name in text.split(",") if name.strip())
+    for name in chosen:
+        if name not in STAGES:
+            raise ConfigError(f"--stages: {name!r} is unknown; stages are {', '.join(STAGES)}")
+    return chosen
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m jobs.run",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog="options of a config, as `--key value` (defaults in brackets):\n"
+        + "\n".join(f"  --{key} [{default}]  {meaning}" for key, default, meaning in options()),
+    )
+    parser.add_argument("--config", required=True, help="YAML file; see jobs/configs/")
+    parser.add_argument(
+        "--stages", default=",".join(STAGES), help="comma-separated part of them [all]"
+    )
+    known, overrides = parser.parse_known_args(arguments)
+    try:
+        return execute(load_config(known.config, overrides), parse_stages(known.stages))
+    except ConfigError as error:
+        print(error, file=sys.stderr)
+        return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,254 @@
+"""The story on Ray: the only place that wires stages onto Ray Data.
+
+Ray Data moves nothing but part numbers. An actor reads its part's inputs from the store, does the
+work and writes the part: the store is the truth, so the same code runs a stage for the first time,
+resumes it after a crash, and scales it to more actors. Policy actors and sandbox actors of one
+stage are two pools of one streaming pipeline: a part is executed as soon as it is sampled.
+"""
+
+import functools
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import Any, Self, cast
+
+import ray
+from ray.data import ActorPoolStrategy, DataContext, Dataset
+
+from pipeline.config import PipelineConfig, PolicyConfig, PoolConfig, VLLMPolicy
+from pipeline.lock import stage_lock
+from pipeline.plan import Plan, held_out_parts, training_parts
+from pipeline.prm.trainer import train_prms
+from pipeline.progress import Observer, Progress, watched
+from pipeline.records import Role
+from pipeline.store import StageStore, exists, missing_parts
+from pipeline.workers import (
+    CompleteParts,
+    JoinParts,
+    JudgeRolloutParts,
+    JudgeSolutionParts,
+    PartWorker,
+    PolicyWorker,
+    Row,
+    SampleParts,
+    ScoreParts,
+)
+
+ACTOR_RETRIES = 3
+"""Restarts of an actor and retries of a part after a crash. Ray's default is for ever, which a
+poison row turns into a loop."""
+
+
+class StageFailed(Exception):
+    """Some parts of a stage could not be made; the finished ones are kept."""
+
+
+class Cluster:
+    """The Ray cluster of this job, joined when there is work for it: a finished run starts none.
+
+    Inside a submitted job, and wherever RAY_ADDRESS is set, that is the cluster it names; else a
+    local one with as many `docker` slots as the config gives.
+    """
+
+    def __init__(self, config: PipelineConfig) -> None:
+        self._slots = config.sandbox.slots
+        self._joined_here = False
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        if self._joined_here:
+            ray.shutdown()
+
+    def join(self) -> None:
+        if ray.is_initialized():
+            return
+        quiet: dict[str, Any] = {"logging_level": "ERROR", "log_to_driver": False}
+        if os.environ.get("RAY_ADDRESS"):
+            ray.init(**quiet)
+        else:
+            slots = {"docker": self._slots}
+            ray.init(address="local", resources=slots, include_dashboard=False, **quiet)
+        self._joined_here = True
+
+
+# --- the stages --------------------------------------------------------------------------------
+
+
+def sample(cluster: Cluster, plan: Plan, roles: dict[int, Role], observer: Observer) -> None:
+    """problems -> solutions -> verdicts."""
+    parts = list(roles)
+    with _working_on([plan.solutions, plan.verdicts], parts, observer) as (unsampled, unjudged):
+        if not unsampled and not unjudged:
+            return
+        cluster.join()
+        policies = _policy_pool(plan.sampling_policy(), plan.config.sampling.pool)
+        sampled = _map(_dataset(unsampled), SampleParts, policies, plan)
+        ready = _dataset(sorted(set(unjudged) - set(unsampled)))
+        _drain(_map(_union(sampled, ready), JudgeSolutionParts, _sandbox_pool(), plan))
+
+
+def label(cluster: Cluster, plan: Plan, roles: dict[int, Role], observer: Observer) -> None:
+    """solutions -> completions -> rollouts (-> truths) -> examples, what training is handed.
+
+    Only the roles that are labelled step by step are rolled out; the others go straight to the
+    examples.
+    """
+    labelled = [part for part, role in roles.items() if role in plan.config.rollouts.roles]
+    executed = [plan.rollouts, plan.truths] if plan.truths else [plan.rollouts]
+    with (
+        _working_on([plan.completions, *executed], labelled, observer) as (unasked, *unjudged),
+        _working_on([plan.examples], list(roles), observer) as (unjoined,),
+    ):
+        to_judge = sorted(set().union(*unjudged) - set(unasked))
+        to_join = sorted(set(unjoined) - set(unasked) - set(to_judge))
+        if not unasked and not to_judge and not to_join:
+            return
+        cluster.join()
+        policies = _policy_pool(plan.rollout_policy(), plan.config.rollouts.pool)
+        completed = _map(_dataset(unasked), CompleteParts, policies, plan)
+        judged = _map(
+            _union(completed, _dataset(to_judge)), JudgeRolloutParts, _sandbox_pool(), plan
+        )
+        joining = {"compute": ActorPoolStrategy(min_size=1, max_size=16), "num_cpus": 0.1}
+        _drain(_map(_union(judged, _dataset(to_join)), JoinParts, joining, plan, roles))
+
+
+def train(cluster: Cluster, plan: Plan, roles: dict[int, Role], observer: Observer) -> None:
+    """examples of the training and meta problems -> one PRM per arm, with its label estimates."""
+    training = plan.training()
+    unfinished = [
+        arm for arm in training.arms if not exists(f"{plan.prm_directory(arm)}/done.json")
+    ]
+    for arm in training.arms:
+        if arm not in unfinished:
+            observer.progress(Progress(arm.name, 1, 1, "model"))
+    if not unfinished:
+        return
+    cluster.join()
+    with ExitStack() as stack:
+        for arm in unfinished:
+            stack.enter_context(stage_lock(plan.prm_directory(arm)))
+        train_prms(
+            training.model_copy(update={"arms": tuple(unfinished)}),
+            plan.examples.paths(training_parts(roles)),
+            {arm.name: plan.prm_directory(arm) for arm in unfinished},
+            lambda now: observer.progress(
+                Progress(
+                    now.arm, now.step, now.total, "optimizer steps",
+                    detail=f"loss {now.loss:.3f}, {now.solutions_per_s:,.0f} solutions/s",
+                )
+            ),
+        )  # fmt: skip
+
+
+def score(cluster: Cluster, plan: Plan, roles: dict[int, Role], observer: Observer) -> None:
+    """examples of the validation and test problems -> PRM scores, for every arm."""
+    training, parts = plan.config.training, held_out_parts(roles)
+    with _working_on([plan.scores(arm) for arm in training.arms], parts, observer) as missing:
+        if not any(missing):
+            return
+        cluster.join()
+        pool = {
+            "compute": ActorPoolStrategy(min_size=1, max_size=training.workers),
+            "num_cpus": training.cpus_per_worker,
+            "num_gpus": int(training.use_gpu),
+        }
+        scored = [
+            _map(_dataset(of_arm), ScoreParts, pool, plan, arm)
+            for arm, of_arm in zip(training.arms, missing, strict=True)
+        ]
+        _drain(functools.reduce(_union, scored))
+
+
+# --- the wiring ----------------------------------------------------------------------------------
+
+
+@contextmanager
+def _working_on(
+    stages: Sequence[StageStore[Any]], parts: Sequence[int], observer: Observer
+) -> Iterator[list[list[int]]]:
+    """Lock the stages, say which of their parts are missing, and report them as they come."""
+    with ExitStack() as stack:
+        missing: list[list[int]] = []
+        for stage in stages:
+            todo, damaged = missing_parts(stage, parts)
+            for damage in damaged:
+                observer.note(f"redone: {damage}")
+            if todo:
+                stack.enter_context(stage_lock(stage.directory))
+            missing.append(todo)
+        stack.enter_context(watched(observer, [(stage, parts) for stage in stages]))
+        yield missing
+
+
+def _dataset(parts: Sequence[int]) -> Dataset | None:
+    """One row per block, so that each part is a task of its own."""
+    if not parts:
+        return None
+    context = DataContext.get_current()
+    context.enable_progress_bars = False
+    context.execution_options.preserve_order = False
+    rows: list[Row] = [{"part": part, "error": ""} for part in parts]
+    return ray.data.from_items(rows, override_num_blocks=len(rows))
+
+
+def _union(first: Dataset | None, second: Dataset | None) -> Dataset | None:
+    return first.union(second) if first and second else first or second
+
+
+def _map(
+    dataset: Dataset | None, worker: type[PartWorker | PolicyWorker], pool: Row, *arguments: Any
+) -> Dataset | None:
+    if dataset is None:
+        return None
+    return dataset.map(
+        cast(Any, worker),  # Ray's annotation knows functions only
+        fn_constructor_args=arguments,
+        max_restarts=ACTOR_RETRIES,
+        max_task_retries=ACTOR_RETRIES,
+        **pool,
+    )
+
+
+def _policy_pool(policy: PolicyConfig, pool: PoolConfig) -> Row:
+    return {
+        "compute": ActorPoolStrategy(
+            min_size=pool.min_size,
+            max_size=pool.max_size,
+            max_tasks_in_flight_per_actor=pool.parts_in_flight,
+            max_concurrent_calls_per_actor=pool.parts_in_flight,
+        ),
+        "num_cpus": pool.cpus,
+        "num_gpus": policy.gpus if isinstance(policy, VLLMPolicy) else 0,
+    }
+
+
+def _sandbox_pool() -> Row:
+    """As many actors as the cluster has `docker` slots. They ask for no CPU: the slots are what
+    bounds them, and the containers' own limits. Raises StageFailed where there are none."""
+    slots = int(ray.cluster_resources().get("docker", 0))
+    if not slots:
+        raise StageFailed(
+            "no node of this Ray cluster has `docker` slots, so nothing can be executed: start "
+            """nodes that run a Docker engine with `ray start --resources '{"docker": 4}'`"""
+        )
+    return {
+        "compute": ActorPoolStrategy(min_size=1, max_size=slots),
+        "num_cpus": 0,
+        "resources": {"docker": 1},
+    }
+
+
+def _drain(dataset: Dataset | None) -> None:
+    """Run the pipeline to its end. Raises StageFailed if a part could not be made."""
+    if dataset is None:
+        return
+    failed = [row for row in dataset.iter_rows() if row["error"]]
+    if failed:
+        reasons = sorted({row["error"] for row in failed})
+        raise StageFailed(
+            f"{len(failed)} parts could not be made (the others are kept; run again to resume):\n"
+            + "\n".join(reasons[:3])
+        )

@@ -1,0 +1,99 @@
+"""What a run stands on: its problems, in parts of one role each, and the small policy of the scale
+model where the run trains one. Needs no Ray."""
+
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from pipeline.config import ScaleModelProblems
+from pipeline.lock import stage_lock
+from pipeline.plan import Plan
+from pipeline.problems import NoProblems, load_problems
+from pipeline.problems.splits import assign_roles, drop_near_duplicates
+from pipeline.progress import Observer, Progress
+from pipeline.records import Problem, Role
+from pipeline.scale_model.generator import generate_problems
+from pipeline.store import missing_parts
+
+
+def lay_problems(plan: Plan, observer: Observer) -> dict[int, Role]:
+    """Store the problems in parts of one role each; say the role of every part, in order.
+
+    Raises NoProblems, or what the loader of the benchmark raises for bad rows.
+    """
+    note = plan.problems.note()
+    if note is not None:
+        roles = [Role(role) for role in note["shaped_by"]["roles"]]
+        if not missing_parts(plan.problems, range(len(roles)))[0]:
+            observer.progress(Progress("problems", len(roles), len(roles), "parts"))
+            return dict(enumerate(roles))
+    with stage_lock(plan.problems.directory):
+        parts = _parts(plan, _problems(plan), observer)
+        for index, (_, problems) in enumerate(parts):
+            plan.problems.write(index, problems)
+            observer.progress(Progress("problems", index + 1, len(parts), "parts"))
+        roles = [role for role, _ in parts]
+        plan.problems.describe(len(parts), {"roles": [role.value for role in roles]})
+    return dict(enumerate(roles))
+
+
+def _problems(plan: Plan) -> list[Problem]:
+    config = plan.config
+    if isinstance(config.problems, ScaleModelProblems):
+        return generate_problems(config.problems, config.splits)
+    return load_problems(config.problems)
+
+
+def _parts(
+    plan: Plan, problems: list[Problem], observer: Observer
+) -> list[tuple[Role, list[Problem]]]:
+    """Problems of one role, so many to a part; training problems come first."""
+    roles = assign_roles(problems, plan.config.splits)
+    if not isinstance(plan.config.problems, ScaleModelProblems):  # made from templates: all alike
+        roles, dropped = drop_near_duplicates(problems, roles)
+        for duplicate in dropped:
+            observer.note(f"left out: {duplicate}")
+    size = plan.config.sampling.problems_per_part
+    parts: list[tuple[Role, list[Problem]]] = []
+    for role in Role:
+        of_role = [problem for problem in problems if roles.get(problem.problem_id) is role]
+        parts += [(role, of_role[at : at + size]) for at in range(0, len(of_role), size)]
+    if not parts:
+        raise NoProblems(
+            f"none of {len(problems)} problems was released inside the windows of `splits`: "
+            "widen them, or name other files in `problems.paths`"
+        )
+    return parts
+
+
+def train_small_policy(plan: Plan, observer: Observer) -> None:
+    """Train the scale model's policy, unless it is there already."""
+    options, problems = plan.config.scale_model, plan.config.problems
+    if options is None or os.path.exists(f"{plan.policy_directory}/config.json"):
+        return
+    assert isinstance(problems, ScaleModelProblems)
+    from pipeline.scale_model.policy import train_policy  # imports torch: only when it is needed
+
+    with stage_lock(f"{plan.config.root}/policy"):
+        train_policy(
+            options,
+            problems,
+            plan.config.splits,
+            Path(plan.policy_directory),
+            on_progress=_told_to(observer),
+        )
+
+
+def _told_to(observer: Observer) -> Callable[[int, int, float], None]:
+    last = 0.0
+
+    def on_progress(step: int, steps: int, loss: float) -> None:
+        nonlocal last
+        if time.monotonic() - last > 0.2 or step == steps:
+            last = time.monotonic()
+            observer.progress(
+                Progress("policy", step, steps, "optimizer steps", detail=f"loss {loss:.3f}")
+            )
+
+    return on_progress

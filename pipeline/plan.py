@@ -1,0 +1,298 @@
+"""What a run consists of: every stage, where its rows are, and the fingerprint that decides it.
+
+    problems -> solutions -> verdicts ------------------------.
+                    |-> completions -> rollouts -> examples <-+-> PRMs -> scores -> report
+                    '-> truths (scale model) -----^
+
+The plan is pure: it reads nothing and starts nothing, so that running, resuming and looking at a
+run's state (`jobs.status`) all see the same stages. A stage's fingerprint names its inputs'
+fingerprints and its own options, and leaves out what cannot shape the rows (pools, GPUs, workers).
+"""
+
+import dataclasses
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import fsspec
+
+from pipeline import schemas
+from pipeline.config import (
+    ArmConfig,
+    Correction,
+    FileProblems,
+    PipelineConfig,
+    PolicyConfig,
+    ScaleModelProblems,
+    TrainingConfig,
+    VLLMPolicy,
+)
+from pipeline.policies import policy_version
+from pipeline.records import (
+    Completion,
+    Example,
+    LabelEstimate,
+    PolicyVersion,
+    Problem,
+    ProgramVerdict,
+    Role,
+    Rollout,
+    ScoredSolution,
+    Solution,
+    StepTruth,
+    content_hash,
+)
+from pipeline.store import StageStore, fingerprint, read_table
+
+SCALE_MODEL = "scale-model"
+"""As the name of a model: the small policy that the run itself trains."""
+
+LOGIC_VERSIONS = {
+    "problems": 1,
+    "policy": 1,
+    "solutions": 1,
+    "verdicts": 1,
+    "completions": 1,
+    "rollouts": 1,
+    "truths": 1,
+    "examples": 1,
+    "prm": 1,
+    "scores": 1,
+}
+"""Bumped by hand when a stage's code changes what it computes from the same inputs."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The stages of one run."""
+
+    config: PipelineConfig
+    problems: StageStore[Problem]
+    policy_fingerprint: str  # of the small policy; meaningless without one
+    solutions: StageStore[Solution]
+    verdicts: StageStore[ProgramVerdict]
+    completions: StageStore[Completion]
+    rollouts: StageStore[Rollout]
+    truths: StageStore[StepTruth] | None
+    examples: StageStore[Example]
+    trained_on: str = ""
+    """Digest of the examples that the PRMs are trained on; known once they are there."""
+
+    @property
+    def knows_truth(self) -> bool:
+        return self.truths is not None
+
+    @property
+    def policy_directory(self) -> str:
+        """Where the small policy is kept."""
+        return f"{self.config.root.rstrip('/')}/policy/{self.policy_fingerprint}"
+
+    @property
+    def journal_directory(self) -> str:
+        """Where paid responses are kept, shared by all runs of the store."""
+        return f"{self.config.root.rstrip('/')}/journal"
+
+    def sampling_policy(self) -> PolicyConfig:
+        """The policy that writes solutions, its model found."""
+        return self._found(self.config.policy)
+
+    def rollout_policy(self) -> PolicyConfig:
+        """The policy that completes prefixes, its model found."""
+        return self._found(self.config.rollouts.policy or self.config.policy)
+
+    def sampling_version(self) -> PolicyVersion:
+        return policy_version(_named(self.config.policy, self.policy_fingerprint))
+
+    def rollout_version(self) -> PolicyVersion:
+        policy = self.config.rollouts.policy or self.config.policy
+        return policy_version(_named(policy, self.policy_fingerprint))
+
+    def with_examples(self, roles: Mapping[int, Role]) -> "Plan":
+        """This plan, the examples being there: what follows depends on what they hold, whichever
+        way they were made (a sampled text may differ from run to run).
+
+        Raises DamagedPart where they are not there.
+        """
+        digests = [self.examples.digest(part) for part in training_parts(roles)]
+        return dataclasses.replace(self, trained_on=content_hash(*digests))
+
+    def training(self) -> TrainingConfig:
+        """The training options, the base model found."""
+        training = self.config.training
+        if training.model.base != SCALE_MODEL:
+            return training
+        model = training.model.model_copy(update={"base": self.policy_directory})
+        return training.model_copy(update={"model": model})
+
+    def prm_fingerprint(self, arm: ArmConfig) -> str:
+        training = self.config.training
+        options = training.model_dump(
+            mode="json", exclude={"arms", "correction", "workers", "use_gpu", "checkpoint_every",
+                                  "cpus_per_worker", "threads_per_worker", "micro_batch_size"},
+        )  # fmt: skip
+        return fingerprint(
+            stage="prm",
+            logic=LOGIC_VERSIONS["prm"],
+            examples=self.examples.fingerprint,
+            trained_on=self.trained_on,
+            base=self.policy_fingerprint if training.model.base == SCALE_MODEL else None,
+            training=options,
+            targets=arm.targets,
+            correction=arm.correction,
+            correction_options=(
+                training.correction.model_dump(mode="json")
+                if arm.correction is not Correction.NONE
+                else None
+            ),
+        )
+
+    def prm_directory(self, arm: ArmConfig) -> str:
+        """Where an arm's checkpoints, model and label estimates are kept."""
+        return f"{self.config.root.rstrip('/')}/prm/{self.prm_fingerprint(arm)}"
+
+    def prm_model(self, arm: ArmConfig) -> str:
+        """The arm's trained PRM, in Hugging Face form."""
+        return f"{self.prm_directory(arm)}/model"
+
+    def labels(self, arm: ArmConfig) -> list[LabelEstimate]:
+        """The step labels that an arm was trained on, before and after correction."""
+        path = f"{self.prm_directory(arm)}/labels.arrow"
+        return schemas.LABEL_ESTIMATE.from_table(read_table(path, schemas.LABEL_ESTIMATE))
+
+    def scores(self, arm: ArmConfig) -> StageStore[ScoredSolution]:
+        return StageStore(
+            self.config.root,
+            "scores",
+            fingerprint(
+                stage="scores",
+                logic=LOGIC_VERSIONS["scores"],
+                schema=schemas.SCORED_SOLUTION.version,
+                prm=self.prm_fingerprint(arm),
+            ),
+            schemas.SCORED_SOLUTION,
+            inputs=(self.examples,),
+        )
+
+    def _found(self, policy: PolicyConfig) -> PolicyConfig:
+        return _named(policy, None, directory=self.policy_directory)
+
+
+def training_parts(roles: Mapping[int, Role]) -> list[int]:
+    """The parts that a PRM learns from: training and meta problems."""
+    return [part for part, role in roles.items() if role in (Role.TRAIN, Role.META)]
+
+
+def held_out_parts(roles: Mapping[int, Role]) -> list[int]:
+    """The parts whose candidates are scored: validation and test problems."""
+    return [part for part, role in roles.items() if role in (Role.VALIDATION, Role.TEST)]
+
+
+def make_plan(config: PipelineConfig) -> Plan:
+    """The stages of a run of `config`. Raises FileNotFoundError if a problem file is missing."""
+
+    def stage(
+        name: str,
+        schema: schemas.RecordSchema[Any],
+        inputs: tuple[StageStore[Any], ...],
+        **options: object,
+    ) -> StageStore[Any]:
+        decides = fingerprint(
+            stage=name,
+            logic=LOGIC_VERSIONS[name],
+            schema=schema.version,
+            inputs={each.name: each.fingerprint for each in inputs},
+            options=options,
+        )
+        return StageStore(config.root, name, decides, schema, inputs)
+
+    problems = stage(
+        "problems",
+        schemas.PROBLEM,
+        (),
+        problems=_problem_source(config),
+        splits=config.splits.model_dump(mode="json"),
+        problems_per_part=config.sampling.problems_per_part,
+    )
+    policy_fingerprint = fingerprint(
+        stage="policy",
+        logic=LOGIC_VERSIONS["policy"],
+        options=config.scale_model.model_dump(mode="json") if config.scale_model else None,
+        problems=problems.fingerprint,
+    )
+    solutions = stage(
+        "solutions",
+        schemas.SOLUTION,
+        (problems,),
+        policy=_version(config.policy, policy_fingerprint),
+        samples=config.sampling.samples,
+    )
+    sandbox = {
+        "isolation": config.sandbox.isolation,
+        "image": config.sandbox.image,
+        "memory_mb": config.sandbox.memory_mb,
+    }
+    verdicts = stage("verdicts", schemas.PROGRAM_VERDICT, (problems, solutions), sandbox=sandbox)
+    completions = stage(
+        "completions",
+        schemas.COMPLETION,
+        (problems, solutions),
+        policy=_version(config.rollouts.policy or config.policy, policy_fingerprint),
+        samples=config.rollouts.samples,
+    )
+    rollouts = stage("rollouts", schemas.ROLLOUT, (problems, completions), sandbox=sandbox)
+    truths = None
+    if isinstance(config.problems, ScaleModelProblems):
+        truths = stage("truths", schemas.STEP_TRUTH, (problems, solutions), sandbox=sandbox)
+    examples = stage(
+        "examples",
+        schemas.EXAMPLE,
+        (problems, solutions, verdicts, rollouts, *([truths] if truths else [])),
+        labelled_roles=sorted(config.rollouts.roles),
+    )
+    return Plan(
+        config=config,
+        problems=problems,
+        policy_fingerprint=policy_fingerprint,
+        solutions=solutions,
+        verdicts=verdicts,
+        completions=completions,
+        rollouts=rollouts,
+        truths=truths,
+        examples=examples,
+    )
+
+
+def _problem_source(config: PipelineConfig) -> dict[str, Any]:
+    """The options of the problems, and the content of the files that they name."""
+    options = config.problems.model_dump(mode="json")
+    if isinstance(config.problems, FileProblems):
+        options["paths"] = [_file_hash(path) for path in config.problems.paths]
+    return options
+
+
+def _file_hash(path: str) -> str:
+    digest = hashlib.blake2b(digest_size=16)
+    with fsspec.open(path, "rb") as file:
+        while chunk := file.read(1 << 20):  # pyright: ignore[reportAttributeAccessIssue]
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def _version(policy: PolicyConfig, policy_fingerprint: str) -> dict[str, str]:
+    version = policy_version(_named(policy, policy_fingerprint))
+    return {
+        "model": version.model,
+        "parameters": version.parameters,
+        "prompt_version": version.prompt_version,
+    }
+
+
+def _named(
+    policy: PolicyConfig, policy_fingerprint: str | None, directory: str | None = None
+) -> PolicyConfig:
+    """The small policy by its directory (to load it) or by its fingerprint (to name it: a name
+    must not depend on where the store is)."""
+    if not isinstance(policy, VLLMPolicy) or policy.model != SCALE_MODEL:
+        return policy
+    return policy.model_copy(update={"model": directory or f"{SCALE_MODEL}@{policy_fingerprint}"})
