@@ -24,7 +24,6 @@ from sandbox.transport import SandboxUnavailable, TransportError
 
 OWNER_LABEL = "chain-of-functions.sandbox.owner"
 
-_START_S = 60.0  # a busy engine; usually half a second
 _DIAGNOSTICS = 4096  # bytes of the runner's stderr that an error may quote
 _MULTIPLEX = struct.Struct(">BxxxI")  # Docker's header of a chunk: stream, length
 _STDERR = 2
@@ -66,10 +65,11 @@ class ContainerTransport:
     """A runner in a container of its own."""
 
     isolation = Isolation.DOCKER
+    cargo = boot.cargo("/box", own_uids=True)
 
     def __init__(self, client: docker.DockerClient, image: str, memory_mb: int) -> None:
         """Start the container. Raises SandboxUnavailable where the image is missing or the engine
-        refuses, TransportError where the container dies at once."""
+        refuses."""
         self._buffer = bytearray()  # what the runner wrote and nobody has asked for yet
         self._undecoded = bytearray()  # of Docker's stream
         self._diagnostics = bytearray()
@@ -115,7 +115,6 @@ class ContainerTransport:
         except (docker.errors.DockerException, requests.RequestException) as error:
             self.close()
             raise SandboxUnavailable(f"the Docker engine started no container: {error}") from error
-        self.send(boot.cargo("/box", own_uids=True), time.monotonic() + _START_S)
 
     @property
     def container_id(self) -> str:

@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from types import TracebackType
 from typing import Literal, Self
 
@@ -24,7 +25,7 @@ IMAGE = "chain-of-functions-sandbox"
 _START_S = 60.0
 _GRACE_S = 15.0  # beyond a test's wall limit: then the runner counts as silent
 _INFRA_RETRIES = 2
-_RESTART_DELAYS_S = (0.0, 1.0, 4.0, 16.0)  # an engine that is being restarted comes back
+_RESTART_DELAYS_S = (0.5, 2.0, 8.0)  # an engine that is being restarted comes back
 
 
 class Sandbox:
@@ -161,27 +162,29 @@ class Sandbox:
         return None
 
     def _start(self) -> Transport:
-        transport: Transport
-        if self._engine is None:
-            transport = ProcessTransport()
-        else:
-            transport = container.ContainerTransport(self._engine, self._image, self._memory_mb)
-        self._is_mid_program = False
+        transport: Transport | None = None
         deadline = time.monotonic() + _START_S
+        self._is_mid_program = False
         try:
-            kind = frames.read(lambda count: transport.receive(count, deadline)).kind
-            if kind != frames.READY:
-                raise TransportError(f"the runner greets with a frame of kind {kind}")
+            if self._engine is None:
+                transport = ProcessTransport()
+            else:
+                transport = container.ContainerTransport(self._engine, self._image, self._memory_mb)
+            transport.send(transport.cargo, deadline)
+            receive = partial(transport.receive, deadline=deadline)
+            if frames.read(receive).kind != frames.READY:
+                raise TransportError("the runner does not greet")
         except (TransportError, frames.BrokenStream) as error:
-            transport.close()
+            if transport is not None:
+                transport.close()
             raise SandboxUnavailable(f"the runner does not start: {error}") from error
         return transport
 
     def _restart(self) -> Transport:
-        for delay in _RESTART_DELAYS_S[:-1]:
+        for delay in _RESTART_DELAYS_S:
             try:
                 return self._start()
-            except (SandboxUnavailable, TransportError):
+            except SandboxUnavailable:
                 time.sleep(delay)
         return self._start()
 
@@ -215,7 +218,7 @@ class _Answer:
     def read(cls, transport: Transport, request: bytes, deadline: float) -> "_Answer":
         """Raises TransportError for anything but the answer to this very request."""
         try:
-            frame = frames.read(lambda count: transport.receive(count, deadline))
+            frame = frames.read(partial(transport.receive, deadline=deadline))
             if frame.kind != frames.RESULT or frame.request != request:
                 raise TransportError("the runner answers what it was not asked")
             fields = frame.fields

@@ -18,8 +18,6 @@ from sandbox import boot
 from sandbox.protocol import Isolation
 from sandbox.transport import TransportError
 
-_START_S = 30.0
-
 
 class ProcessTransport:
     """A runner in a process of its own; tests run in directories under a temporary one."""
@@ -28,6 +26,7 @@ class ProcessTransport:
 
     def __init__(self) -> None:
         self._box = tempfile.mkdtemp(prefix="unsafe-sandbox-")
+        self.cargo = boot.cargo(self._box, own_uids=False)
         self._buffer = bytearray()
         self._process = subprocess.Popen(
             [sys.executable, *boot.FLAGS],
@@ -44,7 +43,6 @@ class ProcessTransport:
         self._stdin = self._process.stdin.fileno()
         self._stdout = self._process.stdout.fileno()
         os.set_blocking(self._stdin, False)
-        self.send(boot.cargo(self._box, own_uids=False), time.monotonic() + _START_S)
 
     def send(self, data: bytes, deadline: float) -> None:
         view = memoryview(data)

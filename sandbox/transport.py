@@ -17,6 +17,7 @@ class Transport(Protocol):
     """A running runner. Every method raises TransportError when it is lost."""
 
     isolation: Isolation
+    cargo: bytes  # what to send first: the runner itself
 
     def send(self, data: bytes, deadline: float) -> None:
         """All of `data`. Deadlines are on the clock of `time.monotonic`."""

@@ -1,15 +1,26 @@
 """What a caller of `Sandbox` can rely on."""
 
 import asyncio
+import contextlib
 import os
 import signal
 import subprocess
 import sys
 import time
 
+import docker.errors
 import pytest
 
-from sandbox import Comparator, Limits, Program, Sandbox, SandboxUnavailable, Status, TestCase
+from sandbox import (
+    Comparator,
+    Limits,
+    Program,
+    Sandbox,
+    SandboxUnavailable,
+    Status,
+    TestCase,
+    Verdict,
+)
 from sandbox.actor import SandboxActor
 from sandbox.container import OWNER_LABEL, ContainerTransport, connect, remove_orphans
 
@@ -188,6 +199,27 @@ def test_a_container_killed_mid_run_costs_no_verdict(docker_engine: None) -> Non
 
         assert asyncio.run(kill_it_while_judging()) is Status.AC
         assert sandbox.is_healthy()
+
+
+@pytest.mark.docker
+def test_a_sandbox_that_keeps_dying_says_infra_and_blames_no_program(docker_engine: None) -> None:
+    slow = Program("import time\ntime.sleep(30)", stdin_tests(("", "")), limits=Limits(30))
+    client = connect()
+    with Sandbox() as sandbox:
+
+        async def kill_every_container() -> Verdict:
+            judging = asyncio.create_task(sandbox.judge_async(slow))
+            while not judging.done():
+                await asyncio.sleep(0.3)
+                if isinstance(sandbox._transport, ContainerTransport):
+                    with contextlib.suppress(docker.errors.APIError):  # it is starting or ending
+                        client.containers.get(sandbox._transport.container_id).kill()
+            return await judging
+
+        verdict = asyncio.run(kill_every_container())
+        assert (verdict.status, verdict.first_failure) == (Status.INFRA, None)
+        assert sandbox.is_healthy()
+    client.close()
 
 
 @pytest.mark.docker
