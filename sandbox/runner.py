@@ -22,6 +22,7 @@ import resource
 import select
 import sys
 import traceback
+from contextlib import suppress
 from functools import partial
 
 from sandbox import child, frames, sweep, watch
@@ -82,6 +83,9 @@ def serve(box: str, own_uids: bool) -> None:
         _, status = os.waitpid(stem, 0)
         if status != 0 or not sweep.no_child_left():
             sys.exit(f"the stem of program {served} ended with status {status}")
+    if not own_uids:
+        with suppress(OSError):  # a judge that was killed cannot remove it
+            os.rmdir(box)
 
 
 class _Stem:
