@@ -119,9 +119,13 @@ class _Stem:
             os.mkdir(directory, 0o700)
             if uid is not None:
                 os.chown(directory, uid, uid)
-            kind = frames.read_kind(_receive)
+            try:
+                kind = frames.read_kind(_receive)
+                if kind == frames.END:
+                    frames.read_rest(kind, _receive)
+            except EOFError:  # the judge is gone
+                kind = frames.END
             if kind == frames.END:
-                frames.read_rest(kind, _receive)
                 os.rmdir(directory)
                 return 0
             watched = _fork(work, directory, uid, self._null)
