@@ -9,7 +9,6 @@ for every batch:
         labels of the batch move
 """
 
-import dataclasses
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -26,60 +25,18 @@ from pipeline.prm import hypergradient as hyper
 from pipeline.prm.batches import BatchPlan, draw
 from pipeline.prm.checkpoint import ArmState
 from pipeline.prm.correction import CorrectionState, averaged, has_drifted, is_due, move_labels
-from pipeline.prm.data import TrainingDataError, TrainingExamples
-from pipeline.prm.encoding import EncodedSolution, Encoder, Skip, collate
+from pipeline.prm.data import TrainingDataError
+from pipeline.prm.encoding import EncodedSolution, collate
 from pipeline.prm.flat_parameters import FlatParameters
 from pipeline.prm.label_table import CorrectedLabels, LabelTable
 from pipeline.prm.model import StepScorer
 from pipeline.prm.parallel import Ranks
 from pipeline.prm.results import HistoryRow
-from pipeline.records import Example
+from pipeline.prm.training_set import TrainingSet
 
 WANTED_RMS = {torch.float32: 5e-4, torch.bfloat16: 0.2}
 """Change of the logits, RMS, that the forward difference aims at: as small as the rounding of the
 compute dtype lets it be."""
-
-
-@dataclass(frozen=True, slots=True)
-class TrainingSet:
-    """The examples that can be trained on, encoded; meta solutions are read at their end alone."""
-
-    examples: tuple[Example, ...]
-    solutions: tuple[EncodedSolution, ...]
-    meta_solutions: tuple[EncodedSolution, ...]
-    meta_labels: tuple[float, ...]
-    too_long: int
-
-
-def prepare(examples: TrainingExamples, encoder: Encoder) -> TrainingSet:
-    """Encode; leave out what has no steps or does not fit. Raises TrainingDataError if nothing is
-    left to train on."""
-    train = encoder.encode(examples.train)
-    meta = encoder.encode(examples.meta)
-    kept = [
-        (example, solution)
-        for example, solution in zip(examples.train, train.outcomes, strict=True)
-        if isinstance(solution, EncodedSolution)
-    ]
-    if not kept:
-        raise TrainingDataError(
-            f"none of {len(train.outcomes)} programs fits into {encoder.max_tokens} tokens: raise "
-            "training.model.max_tokens, or take a base model with a longer context"
-        )
-    finished = [
-        (dataclasses.replace(solution, step_positions=solution.step_positions[-1:]), label)
-        for solution, label in zip(
-            meta.outcomes, (float(example.final_label) for example in examples.meta), strict=True
-        )
-        if isinstance(solution, EncodedSolution)
-    ]
-    return TrainingSet(
-        examples=tuple(example for example, _ in kept),
-        solutions=tuple(solution for _, solution in kept),
-        meta_solutions=tuple(solution for solution, _ in finished),
-        meta_labels=tuple(label for _, label in finished),
-        too_long=train.skipped[Skip.TOO_LONG],
-    )
 
 
 @dataclass(frozen=True, slots=True)

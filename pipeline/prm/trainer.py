@@ -19,7 +19,7 @@ import ray
 import ray.train
 import ray.train.torch
 
-from pipeline.config import ArmConfig, TrainingConfig
+from pipeline.config import ArmConfig, Correction, TrainingConfig
 from pipeline.prm.data import TrainingDataError, read_examples
 from pipeline.prm.results import Outcome, TrainedPRM, finished, write_results
 from pipeline.records import content_hash
@@ -187,10 +187,11 @@ def _train_arms(job: _Job, board: Any) -> None:
 
     from pipeline.prm.checkpoint import load_state, save_state
     from pipeline.prm.encoding import Encoder
-    from pipeline.prm.fitting import Fit, prepare
+    from pipeline.prm.fitting import Fit
     from pipeline.prm.label_table import label_estimates
     from pipeline.prm.model import build_scorer
     from pipeline.prm.parallel import Ranks
+    from pipeline.prm.training_set import prepare
 
     context = ray.train.get_context()
     ranks = Ranks(context.get_world_rank(), context.get_world_size())
@@ -259,7 +260,8 @@ def _finished_arms(job: _Job) -> dict[str, TrainedPRM]:
 
 
 def _arm_fingerprint(job: _Job, arm: ArmConfig) -> str:
-    return content_hash(job.fingerprint, arm.targets, arm.correction)
+    correction = "" if arm.correction is Correction.NONE else job.config.correction
+    return content_hash(job.fingerprint, arm.targets, arm.correction, correction)
 
 
 def _shaping_options(config: TrainingConfig) -> str:
@@ -267,6 +269,7 @@ def _shaping_options(config: TrainingConfig) -> str:
     return config.model_dump_json(
         exclude={
             "arms": True,
+            "correction": True,  # counts for the arms that correct
             "workers": True,
             "use_gpu": True,
             "cpus_per_worker": True,

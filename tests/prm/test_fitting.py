@@ -11,10 +11,11 @@ from pipeline.config import ArmConfig, Correction, Targets, TrainingConfig
 from pipeline.prm.checkpoint import ArmState, load_state, save_state
 from pipeline.prm.data import TrainingDataError, TrainingExamples
 from pipeline.prm.encoding import Encoder
-from pipeline.prm.fitting import Fit, learning_rate, prepare
+from pipeline.prm.fitting import Fit, learning_rate
 from pipeline.prm.model import build_scorer
 from pipeline.prm.parallel import Ranks
 from pipeline.prm.results import HistoryRow
+from pipeline.prm.training_set import prepare
 from pipeline.records import Example, Role
 from tests.prm.world import make_example, make_examples
 

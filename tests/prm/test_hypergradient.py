@@ -12,9 +12,10 @@ from pipeline.config import ArmConfig, Correction, TrainingConfig
 from pipeline.prm import hypergradient as hyper
 from pipeline.prm.data import TrainingExamples
 from pipeline.prm.encoding import Encoder, collate
-from pipeline.prm.fitting import Fit, TrainingSet, learning_rate, prepare
+from pipeline.prm.fitting import Fit, learning_rate
 from pipeline.prm.model import build_scorer
 from pipeline.prm.parallel import Ranks
+from pipeline.prm.training_set import TrainingSet, prepare
 from pipeline.records import Role
 from tests.prm.world import make_examples
 
