@@ -77,6 +77,7 @@ class VLLM:
             if isinstance(error, PolicyError):
                 raise
             raise PolicyError(f"vLLM did not start with model {config.model!r}: {error}") from error
+        _hand_logs_to_python()
         self._tokenizer: Any = self._engine.get_tokenizer()
         self._context = self._engine.model_config.max_model_len
         if not self._tokenizer.chat_template:
@@ -189,6 +190,7 @@ async def _start_engine(config: VLLMPolicy) -> "AsyncLLM":
         enable_prefix_caching=True,
         disable_log_stats=True,
         use_tqdm_on_load=False,
+        worker_extension_cls="pipeline.policies.vllm_engine_life.DiesWithItsParent",
     )
     if config.max_model_len is not None:
         args.max_model_len = config.max_model_len
@@ -197,9 +199,11 @@ async def _start_engine(config: VLLMPolicy) -> "AsyncLLM":
         args.enable_chunked_prefill = False
         args.kv_cache_memory_bytes = int(config.kv_cache_gb * 2**30)
     # vLLM's defaults for offline work batch more requests than those for serving.
-    engine = AsyncLLM.from_engine_args(args, usage_context=UsageContext.LLM_CLASS)
-    # vLLM gives its logger a handler of its own; what it says here belongs to this process's logs.
+    return AsyncLLM.from_engine_args(args, usage_context=UsageContext.LLM_CLASS)
+
+
+def _hand_logs_to_python() -> None:
+    """vLLM gives its logger a handler of its own; what it says belongs to this process's logs."""
     logger = logging.getLogger("vllm")
     logger.handlers.clear()
     logger.propagate = True
-    return engine

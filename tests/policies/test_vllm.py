@@ -170,6 +170,44 @@ def test_a_caller_that_stops_early_leaves_nothing_running(engine: VLLM) -> None:
     assert time.monotonic() - started < 3.0
 
 
+_OPENER = """
+import sys, time
+from pipeline.config import VLLMPolicy
+from pipeline.policies.vllm import VLLM
+
+if __name__ == "__main__":
+    policy = VLLM(VLLMPolicy.model_validate_json(sys.argv[1]))
+    (process,) = policy._engine.engine_core.resources.engine_manager.processes
+    print(process.pid, flush=True)
+    time.sleep(600)
+"""
+
+
+def test_the_engine_of_a_killed_process_is_killed_with_it(
+    tiny_config: VLLMPolicy, tmp_path: Path
+) -> None:
+    script = tmp_path / "opener.py"
+    script.write_text(_OPENER)
+    command = [sys.executable, str(script), tiny_config.model_dump_json()]
+    opener = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    assert opener.stdout is not None
+    engine_pid = int(opener.stdout.readline())
+    assert Path(f"/proc/{engine_pid}").exists()
+    opener.kill()
+    opener.wait()
+    deadline = time.monotonic() + 5.0
+    while _runs(engine_pid) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not _runs(engine_pid)
+
+
+def _runs(pid: int) -> bool:
+    try:
+        return " Z " not in Path(f"/proc/{pid}/stat").read_text()
+    except FileNotFoundError:
+        return False
+
+
 def test_a_model_that_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(PolicyError, match="no_such_model"):
         VLLM(VLLMPolicy(model=str(tmp_path / "no_such_model"), gpus=0))
