@@ -84,7 +84,7 @@ class Terminal:
 
     def progress(self, progress: Progress) -> None:
         work = self._works.setdefault(progress.work, _Work(progress))
-        work.last = progress
+        work.move(progress)
         if self._bars is not None:
             if work.bar is None:
                 work.bar = self._bars.add_task(progress.work, total=progress.total, facts="")
@@ -113,20 +113,27 @@ class Terminal:
 
 
 class _Work:
-    """One bar: rates count what was done since it was first seen, not what an earlier run did."""
+    """One bar: rates count what was done since it first moved, not what an earlier run did, nor
+    the time that engines and actors took to start."""
 
     def __init__(self, first: Progress) -> None:
-        self.first = self.last = first
+        self.first = self.base = self.last = first
         self.since = self.told = time.monotonic()
         self.bar: TaskID | None = None
 
+    def move(self, now: Progress) -> None:
+        if self.base.done == self.first.done < now.done:
+            self.base, self.since = now, time.monotonic()
+        self.last = now
+
     def facts(self) -> str:
-        now, done = self.last, self.last.done - self.first.done
-        elapsed = time.monotonic() - self.since
+        now, done = self.last, self.last.done - self.base.done
+        elapsed = max(time.monotonic() - self.since, 1e-9)
         words = [f"{now.done:,}/{now.total:,} {now.unit}"]
         if now.rows:
             words.append(f"{now.rows:,} rows")
-            words.append(f"{(now.rows - self.first.rows) / max(elapsed, 1e-9):,.0f} rows/s")
+        if done and now.rows:
+            words.append(f"{(now.rows - self.base.rows) / elapsed:,.0f} rows/s")
         if now.detail:
             words.append(now.detail)
         if done and now.done < now.total:

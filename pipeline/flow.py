@@ -68,7 +68,7 @@ class Cluster:
         if os.environ.get("RAY_ADDRESS"):
             ray.init(**quiet)
         else:
-            slots = {"docker": self._slots}
+            slots = {"docker": float(self._slots)}
             ray.init(address="local", resources=slots, include_dashboard=False, **quiet)
         self._joined_here = True
 

@@ -2,11 +2,11 @@
 
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from pipeline.store import StageStore
+from pipeline.store import DamagedPart, StageStore
 
 POLL_S = 0.5
 
@@ -43,17 +43,18 @@ def watched(
     """Report the parts of the given stages as they appear in the store, from files alone: whoever
     writes them, on whichever machine, needs no way to report."""
     stopped = threading.Event()
-    rows: dict[tuple[str, int], int] = {}
+    rows: dict[tuple[StageStore[Any], int], int] = {}
 
     def look() -> None:
         for stage, indices in watched_parts:
             wanted = set(indices)
-            done = [index for index in stage.done() if index in wanted]
-            for index in done:
-                if (stage.name, index) not in rows:
-                    rows[stage.name, index] = stage.count_rows(index)
-            total_rows = sum(rows[stage.name, index] for index in done)
-            observer.progress(Progress(stage.name, len(done), len(wanted), "parts", total_rows))
+            for index in wanted.intersection(stage.done()):
+                # A damaged part has no readable footer; it is redone, then it counts.
+                with suppress(DamagedPart):
+                    if (stage, index) not in rows:
+                        rows[stage, index] = stage.count_rows(index)
+            counts = [rows[stage, index] for index in wanted if (stage, index) in rows]
+            observer.progress(Progress(stage.name, len(counts), len(wanted), "parts", sum(counts)))
 
     def watch() -> None:
         while not stopped.wait(POLL_S):
