@@ -1,7 +1,7 @@
 # `make demo` and `make test` set up everything that they need; a second call finds it in place.
 #
 #   EXTRA=gpu     install vLLM's GPU build (default: what is installed, else cpu)
-#   DOCKER=skip   leave the Docker engine and the sandbox image as they are
+#   DOCKER=skip   neither install nor start a Docker engine; DOCKER=require: fail where there is none
 
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
@@ -38,7 +38,7 @@ sandbox: $(INSTALLED) ## install and start a Docker engine where there is none, 
 	@DOCKER=$(DOCKER) sandbox/install-engine.sh
 
 demo: sandbox ## the whole method on the scale model: a table and runs/demo/report/
-	@$(BIN)/python -m jobs.demo
+	@DOCKER=$(DOCKER) $(BIN)/python -m jobs.demo
 
 test: sandbox ## the whole test suite, real parts included
 	@$(BIN)/python -m pytest -q --durations=10

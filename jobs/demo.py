@@ -4,6 +4,7 @@ python -m jobs.demo [--key value ...]     # options as in `python -m jobs.run --
 """
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,9 +16,9 @@ from sandbox.image import ensure_image
 
 CONFIG = Path(__file__).parent / "configs" / "demo.yaml"
 
-NO_ENGINE = """\
+UNSAFE = """\
 ************************************************************************************************
-*  NO DOCKER ENGINE: {reason}
+*  NOT ISOLATED: {reason}
 *
 *  The demo goes on with the process sandbox: model-written programs run as ordinary processes
 *  with resource limits ONLY. They can read your files. Every verdict is stamped isolation=none.
@@ -35,16 +36,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
     _, overrides = parser.parse_known_args(arguments)
     try:
         config = load_config(CONFIG, overrides)
-        if config.sandbox.isolation == "docker":
-            try:
-                ensure_image(config.sandbox.image)
-            except SandboxUnavailable as reason:
-                print(NO_ENGINE.format(reason=reason), file=sys.stderr)
-                config = load_config(CONFIG, [*overrides, "--sandbox.isolation", "unsafe-process"])
+        why_not = _why_no_docker(config.sandbox.image)
+        if config.sandbox.isolation == "docker" and why_not:
+            print(UNSAFE.format(reason=why_not), file=sys.stderr)
+            config = load_config(CONFIG, [*overrides, "--sandbox.isolation", "unsafe-process"])
         return execute(config, STAGES)
     except ConfigError as error:
         print(error, file=sys.stderr)
         return 2
+
+
+def _why_no_docker(image: str) -> str | None:
+    """Why programs cannot run in Docker here; None where they can."""
+    if os.environ.get("DOCKER") == "skip":
+        return "DOCKER=skip declines the Docker engine"
+    try:
+        ensure_image(image, on_notice=print)
+    except SandboxUnavailable as reason:
+        return str(reason)
+    return None
 
 
 if __name__ == "__main__":

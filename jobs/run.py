@@ -4,16 +4,14 @@ python -m jobs.run --config FILE [--stages sample,label] [--key value ...]
 """
 
 import argparse
-import os
 import subprocess
 import sys
 from collections.abc import Sequence
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import yaml
-from rich.console import Console
+from rich.markup import escape
 
 from jobs.terminal import Terminal, library_output_to
 from pipeline import flow, groundwork, outcome
@@ -22,7 +20,7 @@ from pipeline.evaluation.evaluate import EvaluationError
 from pipeline.evaluation.results import Selection
 from pipeline.evaluation.table import selection_table
 from pipeline.lock import StageLocked
-from pipeline.plan import Plan, make_plan
+from pipeline.plan import InputMissing, Plan, make_plan
 from pipeline.prm.data import TrainingDataError
 from pipeline.prm.trainer import TrainingFailedError
 from pipeline.problems import BadRows, NoProblems
@@ -34,6 +32,7 @@ STAGES = ("problems", "policy", "sample", "label", "train", "evaluate")
 
 EXPECTED = (
     ConfigError,
+    InputMissing,
     StoreError,
     StageLocked,
     BadRows,
@@ -41,7 +40,9 @@ EXPECTED = (
     EvaluationError,
     TrainingDataError,
     TrainingFailedError,
+    FloatingPointError,
     flow.StageFailed,
+    OSError,
 )
 """Errors whose own words say everything; a traceback would hide them."""
 
@@ -53,6 +54,7 @@ def run(config: PipelineConfig, stages: Sequence[str], observer: Observer) -> Se
 
     observer.stage("Problems")
     roles = groundwork.lay_problems(plan, observer)
+    groundwork.check_roles(plan, roles, stages)
 
     if "policy" in stages and config.scale_model is not None:
         observer.stage("Small policy: a language model trained from scratch")
@@ -69,6 +71,7 @@ def run(config: PipelineConfig, stages: Sequence[str], observer: Observer) -> Se
 
         if {"train", "evaluate"} & set(stages):
             plan = plan.with_examples(roles)
+            write_manifest(plan)
 
         if "train" in stages:
             observer.stage("Training reward models")
@@ -103,7 +106,15 @@ def write_manifest(plan: Plan) -> None:
         "stages": {
             "policy": plan.policy_directory if config.scale_model else None,
             **{stage.name: stage.directory for stage in stages},
-            "prm": {arm.name: plan.prm_directory(arm) for arm in config.training.arms},
+            # These depend on what the examples hold, so they are not known before.
+            "prm": {
+                arm.name: plan.prm_directory(arm) for arm in config.training.arms if plan.trained_on
+            },
+            "scores": {
+                arm.name: plan.scores(arm).directory
+                for arm in config.training.arms
+                if plan.trained_on
+            },
         },
         "config": yaml.safe_load(dump_config(config)),
     }
@@ -113,38 +124,35 @@ def write_manifest(plan: Plan) -> None:
 
 
 def _git_commit() -> str | None:
-    git = subprocess.run(
-        ["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False,
-        cwd=Path(__file__).parent,
-    )  # fmt: skip
-    return git.stdout.strip() or None
+    command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return None  # no git, or no checkout
 
 
 def execute(config: PipelineConfig, stages: Sequence[str]) -> int:
     """Run with a terminal; the exit code."""
-    directory = Path(config.output) / config.name
+    directory = (Path(config.output) / config.name).absolute()
     log = directory / "log.txt"
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    with ExitStack() as stack:
-        console = stack.enter_context(library_output_to(log))
-        console.print(f"[dim]library logs: {log}[/dim]", highlight=False)
+    with library_output_to(log) as console:
+        console.print(f"[dim]library logs: {log}[/dim]", highlight=False, soft_wrap=True)
         try:
             with Terminal(console) as terminal:
                 selection = run(config, stages, terminal)
         except EXPECTED as error:
-            console.print("[bold red]stopped:[/bold red]", str(error), highlight=False)
+            console.print("[bold red]stopped:[/bold red]", escape(str(error)), soft_wrap=True)
             return 1
-        show(console, config, selection)
+        except KeyboardInterrupt:
+            console.print("[bold red]stopped[/bold red]; the same command resumes")
+            return 130
+        if selection is not None:
+            console.print()
+            console.print(selection_table(selection))
+            console.print(f"report: {directory / 'report' / 'report.html'}", soft_wrap=True)
+        root = Path(config.root).absolute()
+        console.print(f"stages: {root}   config: {directory / 'config.yaml'}", soft_wrap=True)
         return 0
-
-
-def show(console: Console, config: PipelineConfig, selection: Selection | None) -> None:
-    directory = Path(config.output) / config.name
-    if selection is not None:
-        console.print()
-        console.print(selection_table(selection))
-        console.print(f"report: {directory / 'report' / 'report.html'}", highlight=False)
-    console.print(f"stages: {config.root}   config: {directory / 'config.yaml'}", highlight=False)
 
 
 def parse_stages(text: str) -> tuple[str, ...]:
@@ -152,6 +160,8 @@ def parse_stages(text: str) -> tuple[str, ...]:
     for name in chosen:
         if name not in STAGES:
             raise ConfigError(f"--stages: {name!r} is unknown; stages are {', '.join(STAGES)}")
+    if not chosen:
+        raise ConfigError(f"--stages: names none; stages are {', '.join(STAGES)}")
     return chosen
 
 

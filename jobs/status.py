@@ -8,19 +8,21 @@ import dataclasses
 import json
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 import fsspec
 import yaml
+from pydantic import ValidationError
 from rich.console import Console
 from rich.table import Table
 
 from pipeline.config import ArmConfig, PipelineConfig
 from pipeline.lock import read_holder
-from pipeline.plan import Plan, held_out_parts, make_plan
+from pipeline.plan import InputMissing, Plan, held_out_parts, make_plan
 from pipeline.records import Role
-from pipeline.store import STORE_FORMAT, StageStore, exists
+from pipeline.store import STORE_FORMAT, DamagedPart, StageStore, StoreError, exists
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +52,11 @@ def read_plan(root: str, name: str) -> Plan:
             f"{path}: written in store format {manifest.get('format')}, but this version reads "
             f"format {STORE_FORMAT}: run it again under another --root"
         )
-    return make_plan(PipelineConfig.model_validate(manifest["config"]))
+    try:
+        config = PipelineConfig.model_validate(manifest["config"] | {"root": root})
+        return make_plan(config)
+    except (ValidationError, InputMissing) as error:
+        raise StatusError(f"{path}: cannot be read by this version: {error}") from error
 
 
 def stage_statuses(plan: Plan) -> list[StageStatus]:
@@ -88,9 +94,11 @@ def _training_status(plan: Plan, arm: ArmConfig) -> StageStatus:
 
 
 def _status(name: str, stage: StageStore[Any], parts: Sequence[int]) -> StageStatus:
-    done = [part for part in stage.done() if part in set(parts)]
-    rows = sum(stage.count_rows(part) for part in done)
-    return StageStatus(name, len(done), len(parts), rows, _holder(stage.directory))
+    rows: list[int] = []
+    for part in set(parts).intersection(stage.done()):
+        with suppress(DamagedPart):  # it will be redone
+            rows.append(stage.count_rows(part))
+    return StageStatus(name, len(rows), len(parts), sum(rows), _holder(stage.directory))
 
 
 def _holder(directory: str) -> str | None:
@@ -110,7 +118,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     chosen = parser.parse_args(arguments)
     try:
         statuses = stage_statuses(read_plan(chosen.root, chosen.name))
-    except StatusError as error:
+    except (StatusError, StoreError) as error:
         print(error, file=sys.stderr)
         return 1
     if chosen.json:

@@ -94,7 +94,7 @@ class Terminal:
             self.console.print(f"  {progress.work:<12} {work.facts()}", highlight=False)
 
     def note(self, text: str) -> None:
-        self.console.print(f"  {text}", highlight=False)
+        self.console.print(f"  {text}", highlight=False, markup=False, soft_wrap=True)
 
     def _end_stage(self) -> None:
         if self._bars is not None:

@@ -15,6 +15,9 @@ from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, m
 from pipeline.records import Role
 from sandbox.protocol import Comparator
 
+SCALE_MODEL = "scale-model"
+"""As the name of a model: the small policy that the run itself trains."""
+
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 
 
@@ -249,7 +252,8 @@ class SandboxConfig(Section):
     """`unsafe-process` has resource limits only; its verdicts are stamped isolation=none."""
     image: str = "chain-of-functions-sandbox"
     slots: PositiveInt = 2
-    """Containers at once on one machine (each a `docker` resource unit on a cluster)."""
+    """Containers at once, over all nodes. A local cluster offers that many; on another each takes
+    one unit of the `docker` resource that its nodes declare."""
     memory_mb: PositiveInt = 256
     """Memory limit of one test, MiB. Time limits and comparators are the problem's own."""
 
@@ -388,6 +392,9 @@ class TrainingConfig(Section):
             raise ValueError(
                 f"batch_size ({self.batch_size}) must be a multiple of workers ({self.workers})"
             )
+        kinds = [(arm.targets, arm.correction) for arm in self.arms]
+        if len(set(kinds)) < len(kinds):
+            raise ValueError("arms: two have the same targets and correction: they are one model")
         names = [arm.name for arm in self.arms]
         if len(set(names)) < len(names):
             raise ValueError(f"arms: names must differ, got {names}")
@@ -428,7 +435,7 @@ class PipelineConfig(Section):
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]+$")] = "run"
     """Name of the run; its outputs are in `<output>/<name>/`."""
     root: str = "runs/store"
-    """Where stages keep their results: a local path or an fsspec URI."""
+    """Where stages keep their results: a folder, which on a cluster all nodes share."""
     output: str = "runs"
     """Where a run's log, models and report are written."""
     problems: ProblemsConfig
@@ -440,7 +447,7 @@ class PipelineConfig(Section):
     training: TrainingConfig = TrainingConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
     scale_model: ScaleModelPolicy | None = None
-    """Train the small policy first; `policy.model` is then where it is saved."""
+    """Train the small policy first; the model name `scale-model` then means it."""
 
     @model_validator(mode="after")
     def _possible(self) -> Self:
@@ -451,9 +458,37 @@ class PipelineConfig(Section):
                     f"training.arms: {arm.name!r} wants targets 'true', which only scale_model "
                     f"problems have; problems.kind is {self.problems.kind!r}"
                 )
-        if isinstance(self.rollouts.policy or self.policy, ReplayPolicy):
+        for option, where in (("root", self.root), ("output", self.output)):
+            if "://" in where:
+                raise ValueError(
+                    f"{option}: {where!r} is an object store; name a folder, which on a cluster "
+                    "all nodes must share"
+                )
+        if self.scale_model is not None and not known_truth:
             raise ValueError(
-                "rollouts.policy: a replay policy cannot complete prefixes; name a vllm or openai "
-                "policy, or run only the stages before rollouts"
+                "scale_model: its policy can only answer scale_model problems; problems.kind is "
+                f"{self.problems.kind!r}"
             )
+        for option, model in (
+            ("policy.model", getattr(self.policy, "model", None)),
+            ("rollouts.policy.model", getattr(self.rollouts.policy, "model", None)),
+            ("training.model.base", self.training.model.base),
+        ):
+            if model == SCALE_MODEL and self.scale_model is None:
+                raise ValueError(f"{option}: {SCALE_MODEL!r} needs a section `scale_model`")
+        completer = self.rollouts.policy or self.policy
+        if isinstance(completer, OpenAIPolicy) and completer.prompt is PromptStyle.BARE:
+            raise ValueError(
+                "rollouts: a chat model cannot continue a prefix with the prompt 'bare'; use "
+                "'chain_of_functions'"
+            )
+        for section, policy, pool in (
+            ("sampling", self.policy, self.sampling.pool),
+            ("rollouts", completer, self.rollouts.pool),
+        ):
+            if isinstance(policy, OpenAIPolicy) and policy.budget_usd and pool.max_size > 1:
+                raise ValueError(
+                    f"{section}.pool.max_size: must be 1 with policy.budget_usd, because actors "
+                    "that spend at the same time do not see each other's spending"
+                )
         return self

@@ -13,6 +13,7 @@ from contextlib import ExitStack, contextmanager
 from typing import Any, Self, cast
 
 import ray
+import ray.exceptions
 from ray.data import ActorPoolStrategy, DataContext, Dataset
 
 from pipeline.config import PipelineConfig, PolicyConfig, PoolConfig, VLLMPolicy
@@ -51,7 +52,7 @@ class Cluster:
     """
 
     def __init__(self, config: PipelineConfig) -> None:
-        self._slots = config.sandbox.slots
+        self._config = config
         self._joined_here = False
 
     def __enter__(self) -> Self:
@@ -61,16 +62,32 @@ class Cluster:
         if self._joined_here:
             ray.shutdown()
 
-    def join(self) -> None:
-        if ray.is_initialized():
-            return
-        quiet: dict[str, Any] = {"logging_level": "ERROR", "log_to_driver": False}
+    def join(self, **needs: float) -> None:
+        """Raises StageFailed if the cluster cannot be reached, or if a local one, which cannot
+        grow, lacks what the next stage `needs` (CPU, GPU): Ray would wait for it for ever."""
+        if not ray.is_initialized():
+            quiet: dict[str, Any] = {"logging_level": "ERROR", "log_to_driver": False}
+            self._joined_here = True
+            if os.environ.get("RAY_ADDRESS"):
+                try:
+                    ray.init(**quiet)
+                except ConnectionError as error:
+                    raise StageFailed(
+                        f"RAY_ADDRESS={os.environ['RAY_ADDRESS']}: no Ray cluster answers ({error})"
+                    ) from error
+            else:
+                slots = {"docker": float(self._config.sandbox.slots)}
+                ray.init(address="local", resources=slots, include_dashboard=False, **quiet)
         if os.environ.get("RAY_ADDRESS"):
-            ray.init(**quiet)
-        else:
-            slots = {"docker": float(self._slots)}
-            ray.init(address="local", resources=slots, include_dashboard=False, **quiet)
-        self._joined_here = True
+            return
+        there = ray.cluster_resources()
+        for resource, amount in needs.items():
+            if amount > there.get(resource, 0):
+                raise StageFailed(
+                    f"this stage needs {amount:g} {resource}, this machine has "
+                    f"{there.get(resource, 0):g}: ask for less in the config (gpus, use_gpu, "
+                    "workers, cpus), or run on a cluster (RAY_ADDRESS)"
+                )
 
 
 # --- the stages --------------------------------------------------------------------------------
@@ -82,11 +99,12 @@ def sample(cluster: Cluster, plan: Plan, roles: dict[int, Role], observer: Obser
     with _working_on([plan.solutions, plan.verdicts], parts, observer) as (unsampled, unjudged):
         if not unsampled and not unjudged:
             return
-        cluster.join()
         policies = _policy_pool(plan.sampling_policy(), plan.config.sampling.pool)
+        cluster.join(CPU=policies["num_cpus"], GPU=policies["num_gpus"] if unsampled else 0)
+        _say_if_no_slots(observer)
         sampled = _map(_dataset(unsampled), SampleParts, policies, plan)
         ready = _dataset(sorted(set(unjudged) - set(unsampled)))
-        _drain(_map(_union(sampled, ready), JudgeSolutionParts, _sandbox_pool(), plan))
+        _drain(_map(_union(sampled, ready), JudgeSolutionParts, _sandbox_pool(plan), plan))
 
 
 def label(cluster: Cluster, plan: Plan, roles: dict[int, Role], observer: Observer) -> None:
@@ -105,11 +123,12 @@ def label(cluster: Cluster, plan: Plan, roles: dict[int, Role], observer: Observ
         to_join = sorted(set(unjoined) - set(unasked) - set(to_judge))
         if not unasked and not to_judge and not to_join:
             return
-        cluster.join()
         policies = _policy_pool(plan.rollout_policy(), plan.config.rollouts.pool)
+        cluster.join(CPU=policies["num_cpus"], GPU=policies["num_gpus"] if unasked else 0)
+        _say_if_no_slots(observer)
         completed = _map(_dataset(unasked), CompleteParts, policies, plan)
         judged = _map(
-            _union(completed, _dataset(to_judge)), JudgeRolloutParts, _sandbox_pool(), plan
+            _union(completed, _dataset(to_judge)), JudgeRolloutParts, _sandbox_pool(plan), plan
         )
         joining = {"compute": ActorPoolStrategy(min_size=1, max_size=16), "num_cpus": 0.1}
         _drain(_map(_union(judged, _dataset(to_join)), JoinParts, joining, plan, roles))
@@ -126,7 +145,10 @@ def train(cluster: Cluster, plan: Plan, roles: dict[int, Role], observer: Observ
             observer.progress(Progress(arm.name, 1, 1, "model"))
     if not unfinished:
         return
-    cluster.join()
+    cluster.join(
+        CPU=training.workers * training.cpus_per_worker,
+        GPU=training.workers * int(training.use_gpu),
+    )
     with ExitStack() as stack:
         for arm in unfinished:
             stack.enter_context(stage_lock(plan.prm_directory(arm)))
@@ -143,18 +165,26 @@ def train(cluster: Cluster, plan: Plan, roles: dict[int, Role], observer: Observ
         )  # fmt: skip
 
 
+def _is_trained(directory: str) -> bool:
+    files = ("done.json", "model/config.json", "labels.arrow", "history.jsonl")
+    there = [exists(f"{directory}/{name}") for name in files]
+    if there[0] and not all(there):
+        os.remove(f"{directory}/done.json")  # the last checkpoint gives the rest again
+    return all(there)
+
+
 def score(cluster: Cluster, plan: Plan, roles: dict[int, Role], observer: Observer) -> None:
     """examples of the validation and test problems -> PRM scores, for every arm."""
     training, parts = plan.config.training, held_out_parts(roles)
     with _working_on([plan.scores(arm) for arm in training.arms], parts, observer) as missing:
         if not any(missing):
             return
-        cluster.join()
         pool = {
             "compute": ActorPoolStrategy(min_size=1, max_size=training.workers),
             "num_cpus": training.cpus_per_worker,
             "num_gpus": int(training.use_gpu),
         }
+        cluster.join(CPU=pool["num_cpus"], GPU=pool["num_gpus"])
         scored = [
             _map(_dataset(of_arm), ScoreParts, pool, plan, arm)
             for arm, of_arm in zip(training.arms, missing, strict=True)
@@ -176,9 +206,10 @@ def _working_on(
             todo, damaged = missing_parts(stage, parts)
             for damage in damaged:
                 observer.note(f"redone: {damage}")
-            if todo:
-                stack.enter_context(stage_lock(stage.directory))
             missing.append(todo)
+        if any(missing):  # a part made again takes those of the later stages along
+            for stage in stages:
+                stack.enter_context(stage_lock(stage.directory))
         stack.enter_context(watched(observer, [(stage, parts) for stage in stages]))
         yield missing
 
@@ -225,30 +256,43 @@ def _policy_pool(policy: PolicyConfig, pool: PoolConfig) -> Row:
     }
 
 
-def _sandbox_pool() -> Row:
-    """As many actors as the cluster has `docker` slots. They ask for no CPU: the slots are what
-    bounds them, and the containers' own limits. Raises StageFailed where there are none."""
-    slots = int(ray.cluster_resources().get("docker", 0))
-    if not slots:
-        raise StageFailed(
-            "no node of this Ray cluster has `docker` slots, so nothing can be executed: start "
-            """nodes that run a Docker engine with `ray start --resources '{"docker": 4}'`"""
-        )
+def _sandbox_pool(plan: Plan) -> Row:
+    """They ask for no CPU: the slots are what bounds them, and the containers' own limits."""
     return {
-        "compute": ActorPoolStrategy(min_size=1, max_size=slots),
+        "compute": ActorPoolStrategy(min_size=1, max_size=plan.config.sandbox.slots),
         "num_cpus": 0,
         "resources": {"docker": 1},
     }
 
 
+def _say_if_no_slots(observer: Observer) -> None:
+    if not ray.cluster_resources().get("docker"):
+        observer.note(
+            "no node with `docker` slots is up yet: waiting for the autoscaler, or for "
+            """`ray start --address ... --resources '{"docker": 4}'` beside a Docker engine"""
+        )
+
+
 def _drain(dataset: Dataset | None) -> None:
-    """Run the pipeline to its end. Raises StageFailed if a part could not be made."""
+    """Run the pipeline to its end. Raises StageFailed if an actor could not start or kept dying,
+    or a part could not be made."""
     if dataset is None:
         return
-    failed = [row for row in dataset.iter_rows() if row["error"]]
+    try:
+        failed = [row for row in dataset.iter_rows() if row["error"]]
+    except ray.exceptions.RayError as error:
+        raise StageFailed(f"an actor failed: {_root_cause(error)}") from error
     if failed:
         reasons = sorted({row["error"] for row in failed})
         raise StageFailed(
             f"{len(failed)} parts could not be made (the others are kept; run again to resume):\n"
             + "\n".join(reasons[:3])
         )
+
+
+def _root_cause(error: BaseException) -> str:
+    """The last line of what Ray tells of a remote failure: the error itself, in its own words."""
+    while isinstance(error, ray.exceptions.RayTaskError) and error.cause is not None:
+        error = error.cause
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1] if lines else type(error).__name__

@@ -3,10 +3,10 @@ model where the run trains one. Needs no Ray."""
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from pipeline.config import ScaleModelProblems
+from pipeline.config import Correction, ReplayPolicy, ScaleModelProblems
 from pipeline.lock import stage_lock
 from pipeline.plan import Plan
 from pipeline.problems import NoProblems, load_problems
@@ -14,6 +14,7 @@ from pipeline.problems.splits import assign_roles, drop_near_duplicates
 from pipeline.progress import Observer, Progress
 from pipeline.records import Problem, Role
 from pipeline.scale_model.generator import generate_problems
+from pipeline.settings import ConfigError
 from pipeline.store import missing_parts
 
 
@@ -36,6 +37,33 @@ def lay_problems(plan: Plan, observer: Observer) -> dict[int, Role]:
         roles = [role for role, _ in parts]
         plan.problems.describe(len(parts), {"roles": [role.value for role in roles]})
     return dict(enumerate(roles))
+
+
+def check_roles(plan: Plan, roles: dict[int, Role], stages: Sequence[str]) -> None:
+    """Find out before anything is paid for that a stage would have nothing to work on.
+
+    Raises NoProblems naming the role whose window is empty, and ConfigError for stages that a
+    policy cannot do.
+    """
+    wanted = {"label": list(plan.config.rollouts.roles), "train": [Role.TRAIN]}
+    wanted["evaluate"] = [Role.TEST]
+    if any(arm.correction is not Correction.NONE for arm in plan.config.training.arms):
+        wanted["train"].append(Role.META)
+    for stage in stages:
+        for role in wanted.get(stage, []):
+            if role not in roles.values():
+                raise NoProblems(
+                    f"stage {stage!r} needs {role.value} problems, and none was released in the "
+                    f"window `splits.{role.value}`: widen it, add problems, or leave the stage out "
+                    "(--stages)"
+                )
+    if "label" in stages and isinstance(
+        plan.config.rollouts.policy or plan.config.policy, ReplayPolicy
+    ):
+        raise ConfigError(
+            "rollouts.policy: a replay policy cannot complete prefixes; name a vllm or openai "
+            "policy, or leave out the stage 'label' (--stages)"
+        )
 
 
 def _problems(plan: Plan) -> list[Problem]:
@@ -70,7 +98,8 @@ def _parts(
 def train_small_policy(plan: Plan, observer: Observer) -> None:
     """Train the scale model's policy, unless it is there already."""
     options, problems = plan.config.scale_model, plan.config.problems
-    if options is None or os.path.exists(f"{plan.policy_directory}/config.json"):
+    files = ("config.json", "model.safetensors", "tokenizer.json")
+    if options is None or all(os.path.exists(f"{plan.policy_directory}/{name}") for name in files):
         return
     assert isinstance(problems, ScaleModelProblems)
     from pipeline.scale_model.policy import train_policy  # imports torch: only when it is needed

@@ -7,18 +7,20 @@ is taken over.
 
 import json
 import os
+import secrets
 import socket
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass, replace
 
 import fsspec
 
-from pipeline.store import exists, write_atomically
+from pipeline.store import StoreError, exists, write_atomically
 
 HEARTBEAT_S = 5.0
+SETTLE_S = 0.2  # longer than a read and a write take
 STALE_AFTER_S = 60.0  # many heartbeats: a busy machine or a slow file system must not lose a lock
 
 
@@ -32,6 +34,7 @@ class Holder:
 
     host: str
     pid: int
+    token: str  # tells two locks of one process apart
     since: float
     renewed: float
 
@@ -46,13 +49,22 @@ def stage_lock(directory: str) -> Iterator[None]:
     """Hold the stage in `directory` for the duration. Raises StageLocked, naming host, pid and
     since when, if a living driver holds it."""
     path = f"{directory.rstrip('/')}/lock.json"
-    since = time.time()
-    _acquire(path, since)
+    now = time.time()
+    mine = Holder(socket.gethostname(), os.getpid(), secrets.token_hex(8), now, renewed=now)
+    _acquire(path, mine)
     stopped = threading.Event()
+
+    def is_mine() -> bool:
+        holder = read_holder(path)
+        return holder is not None and holder.token == mine.token
 
     def renew() -> None:
         while not stopped.wait(HEARTBEAT_S):
-            write_atomically(path, _encode(since))
+            # A heartbeat that cannot be written now (a full disk) is tried again: many must be
+            # missed before the lock counts as stale.
+            with suppress(StoreError, OSError):
+                if is_mine():
+                    write_atomically(path, _encode(replace(mine, renewed=time.time())))
 
     heartbeat = threading.Thread(target=renew, name="stage-lock", daemon=True)
     heartbeat.start()
@@ -61,19 +73,26 @@ def stage_lock(directory: str) -> Iterator[None]:
     finally:
         stopped.set()
         heartbeat.join()
-        filesystem, name = fsspec.core.url_to_fs(path)
-        filesystem.rm_file(name)
+        with suppress(OSError):
+            if is_mine():
+                filesystem, name = fsspec.core.url_to_fs(path)
+                filesystem.rm_file(name)
 
 
-def _acquire(path: str, since: float) -> None:
-    holder = read_holder(path)
-    if holder is not None and holder.is_alive():
-        started = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(holder.since))
-        raise StageLocked(
-            f"{path}: another driver is working on this stage: host {holder.host}, "
-            f"pid {holder.pid}, since {started}. Wait for it, or stop it"
-        )
-    write_atomically(path, _encode(since))
+def _acquire(path: str, mine: Holder) -> None:
+    """Of two drivers that start at once, the one that writes last holds the lock: both look again
+    after a moment."""
+    for attempt in range(2):
+        holder = read_holder(path)
+        if holder is not None and holder.token != mine.token and holder.is_alive():
+            started = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(holder.since))
+            raise StageLocked(
+                f"{path}: another driver is working on this stage: host {holder.host}, "
+                f"pid {holder.pid}, since {started}. Wait for it, or stop it"
+            )
+        if attempt == 0:
+            write_atomically(path, _encode(mine))
+            time.sleep(SETTLE_S)
 
 
 def read_holder(path: str) -> Holder | None:
@@ -87,10 +106,8 @@ def read_holder(path: str) -> Holder | None:
         return None  # released just now, or not a lock that we wrote
 
 
-def _encode(since: float) -> bytes:
-    return json.dumps(
-        asdict(Holder(socket.gethostname(), os.getpid(), since, renewed=time.time()))
-    ).encode()
+def _encode(holder: Holder) -> bytes:
+    return json.dumps(asdict(holder)).encode()
 
 
 def _process_exists(pid: int) -> bool:

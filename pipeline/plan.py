@@ -4,13 +4,14 @@
                     |-> completions -> rollouts -> examples <-+-> PRMs -> scores -> report
                     '-> truths (scale model) -----^
 
-The plan is pure: it reads nothing and starts nothing, so that running, resuming and looking at a
-run's state (`jobs.status`) all see the same stages. A stage's fingerprint names its inputs'
-fingerprints and its own options, and leaves out what cannot shape the rows (pools, GPUs, workers).
+Making a plan starts nothing and reads nothing but the files that a config names, so that running,
+resuming and looking at a run's state (`jobs.status`) all see the same stages. A stage's fingerprint
+names its inputs' fingerprints and its own options, not what cannot shape the rows (pools, GPUs).
 """
 
 import dataclasses
 import hashlib
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -19,11 +20,13 @@ import fsspec
 
 from pipeline import schemas
 from pipeline.config import (
+    SCALE_MODEL,
     ArmConfig,
     Correction,
     FileProblems,
     PipelineConfig,
     PolicyConfig,
+    ReplayPolicy,
     ScaleModelProblems,
     TrainingConfig,
     VLLMPolicy,
@@ -45,9 +48,6 @@ from pipeline.records import (
 )
 from pipeline.store import StageStore, fingerprint, read_table
 
-SCALE_MODEL = "scale-model"
-"""As the name of a model: the small policy that the run itself trains."""
-
 LOGIC_VERSIONS = {
     "problems": 1,
     "policy": 1,
@@ -61,6 +61,10 @@ LOGIC_VERSIONS = {
     "scores": 1,
 }
 """Bumped by hand when a stage's code changes what it computes from the same inputs."""
+
+
+class InputMissing(Exception):
+    """A file that the config names cannot be read."""
 
 
 @dataclass(frozen=True)
@@ -134,6 +138,7 @@ class Plan:
         return fingerprint(
             stage="prm",
             logic=LOGIC_VERSIONS["prm"],
+            schema=schemas.LABEL_ESTIMATE.version,
             examples=self.examples.fingerprint,
             trained_on=self.trained_on,
             base=self.policy_fingerprint if training.model.base == SCALE_MODEL else None,
@@ -189,7 +194,9 @@ def held_out_parts(roles: Mapping[int, Role]) -> list[int]:
 
 
 def make_plan(config: PipelineConfig) -> Plan:
-    """The stages of a run of `config`. Raises FileNotFoundError if a problem file is missing."""
+    """The stages of a run of `config`. Raises InputMissing if a file that it names is not there."""
+    # Actors have working directories of their own.
+    config = config.model_copy(update={"root": os.path.abspath(config.root)})
 
     def stage(
         name: str,
@@ -218,7 +225,8 @@ def make_plan(config: PipelineConfig) -> Plan:
         stage="policy",
         logic=LOGIC_VERSIONS["policy"],
         options=config.scale_model.model_dump(mode="json") if config.scale_model else None,
-        problems=problems.fingerprint,
+        problems_seed=getattr(config.problems, "seed", None),
+        splits=config.splits.model_dump(mode="json"),
     )
     solutions = stage(
         "solutions",
@@ -273,16 +281,20 @@ def _problem_source(config: PipelineConfig) -> dict[str, Any]:
 
 def _file_hash(path: str) -> str:
     digest = hashlib.blake2b(digest_size=16)
-    with fsspec.open(path, "rb") as file:
-        while chunk := file.read(1 << 20):  # pyright: ignore[reportAttributeAccessIssue]
-            digest.update(chunk)
+    try:
+        with fsspec.open(path, "rb") as file:
+            while chunk := file.read(1 << 20):  # pyright: ignore[reportAttributeAccessIssue]
+                digest.update(chunk)
+    except OSError as error:
+        raise InputMissing(f"{path}: cannot be read: {error.strerror or error}") from error
     return digest.hexdigest()
 
 
 def _version(policy: PolicyConfig, policy_fingerprint: str) -> dict[str, str]:
     version = policy_version(_named(policy, policy_fingerprint))
+    recorded = isinstance(policy, ReplayPolicy)
     return {
-        "model": version.model,
+        "model": _file_hash(policy.path) if recorded else version.model,
         "parameters": version.parameters,
         "prompt_version": version.prompt_version,
     }

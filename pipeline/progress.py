@@ -6,7 +6,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from pipeline.store import DamagedPart, StageStore
+from pipeline.store import DamagedPart, StageStore, StoreError
 
 POLL_S = 0.5
 
@@ -56,11 +56,16 @@ def watched(
             counts = [rows[stage, index] for index in wanted if (stage, index) in rows]
             observer.progress(Progress(stage.name, len(counts), len(wanted), "parts", sum(counts)))
 
-    def watch() -> None:
-        while not stopped.wait(POLL_S):
+    def look_if_possible() -> None:
+        # What is wrong with the files is told by those who work on them.
+        with suppress(OSError, StoreError):
             look()
 
-    look()
+    def watch() -> None:
+        while not stopped.wait(POLL_S):
+            look_if_possible()
+
+    look_if_possible()
     thread = threading.Thread(target=watch, name="progress", daemon=True)
     thread.start()
     try:
@@ -68,4 +73,4 @@ def watched(
     finally:
         stopped.set()
         thread.join()
-        look()
+        look_if_possible()

@@ -12,6 +12,7 @@ its rows and its inputs agree: deleting or damaging a file makes just that part 
 depends on it only if it came out different.
 """
 
+import dataclasses
 import hashlib
 import json
 import os
@@ -30,6 +31,9 @@ from pipeline.schemas import RecordSchema
 R = TypeVar("R")
 
 STORE_FORMAT = 1
+
+# What reading a damaged Arrow file has been seen to raise: bit flips reach lengths and texts.
+_DAMAGE = (pa.ArrowException, OSError, ValueError, KeyError, MemoryError)
 
 
 class StoreError(Exception):
@@ -104,7 +108,7 @@ class StageStore(Generic[R]):
             return None
         try:
             rows = read_table(path, self.schema).num_rows
-            made_from = json.loads(self._footer(index)["inputs"])
+            made_from = self._footer(index).inputs
             for name, digest in self._input_digests(index).items():
                 if made_from.get(name) != digest:
                     return DamagedPart(f"{path}: its input, a part of {name}, has changed since")
@@ -114,11 +118,11 @@ class StageStore(Generic[R]):
 
     def count_rows(self, index: int) -> int:
         """The row count in a part's footer; nothing else is read. Raises DamagedPart."""
-        return int(self._footer(index)["rows"])
+        return self._footer(index).rows
 
     def digest(self, index: int) -> str:
         """Identifies a part's rows but for their measured columns. Raises DamagedPart."""
-        return self._footer(index)["digest"]
+        return self._footer(index).digest
 
     def _input_digests(self, index: int) -> dict[str, str]:
         """What is in the input parts now; an input that is not there is left out."""
@@ -126,12 +130,15 @@ class StageStore(Generic[R]):
             stage.name: stage.digest(index) for stage in self.inputs if exists(stage.path(index))
         }
 
-    def _footer(self, index: int) -> dict[str, str]:
+    def _footer(self, index: int) -> "_Footer":
+        path = self.path(index)
+        if not exists(path):
+            raise DamagedPart(f"{path}: no such part")
         try:
-            with fsspec.open(self.path(index), "rb") as file:
+            with fsspec.open(path, "rb") as file:
                 return _footer_of(pa.ipc.open_file(file))
-        except (pa.ArrowInvalid, OSError) as error:
-            raise DamagedPart(f"{self.path(index)}: has no readable footer") from error
+        except _DAMAGE as error:
+            raise DamagedPart(f"{path}: has no readable footer") from error
 
     def done(self) -> list[int]:
         """The indices of the parts that are there, by name alone."""
@@ -202,15 +209,19 @@ def read_table(path: str, schema: RecordSchema[Any]) -> pa.Table:
         table = reader.read_all()
     except FileNotFoundError as error:
         raise DamagedPart(f"{path}: no such part") from error
-    except (pa.ArrowInvalid, OSError) as error:
+    except _DAMAGE as error:
         raise DamagedPart(f"{path}: not a whole Arrow file ({error})") from error
-    found = (footer.get("record"), footer.get("schema_version"))
-    if found != (schema.name, str(schema.version)):
+    if (footer.record, footer.schema_version) != (schema.name, schema.version):
         raise OtherVersion(
-            f"{path}: holds {found[0]} rows of schema version {found[1]}, but this version reads "
-            f"{schema.name} version {schema.version}: use another store (--root) or delete the file"
+            f"{path}: holds {footer.record} rows of schema version {footer.schema_version}, but "
+            f"this version reads {schema.name} version {schema.version}: use another store "
+            "(--root) or delete the file"
         )
-    if footer.get("rows") != str(table.num_rows) or footer.get("checksum") != checksum(table):
+    try:
+        intact = footer.rows == table.num_rows and footer.checksum == checksum(table)
+    except _DAMAGE:
+        intact = False
+    if not intact:
         raise DamagedPart(f"{path}: its rows do not match the checksum in its footer")
     return table
 
@@ -252,24 +263,38 @@ class _HashSink:
     def close(self) -> None: ...
 
 
-def _footer_of(reader: pa.ipc.RecordBatchFileReader) -> dict[str, str]:
-    return {key.decode(): value.decode() for key, value in (reader.metadata or {}).items()}
+@dataclass(frozen=True, slots=True)
+class _Footer:
+    """The metadata of a part. `inputs` maps an input stage to the digest of its part."""
+
+    record: str
+    schema_version: int
+    rows: int
+    checksum: str
+    digest: str
+    inputs: dict[str, str]
+
+
+def _footer_of(reader: pa.ipc.RecordBatchFileReader) -> _Footer:
+    metadata = json.loads((reader.metadata or {})[b"part"])
+    return _Footer(**metadata)
 
 
 def _serialise(
     table: pa.Table, schema: RecordSchema[Any], input_digests: dict[str, str]
 ) -> pa.Buffer:
-    footer = {
-        "record": schema.name,
-        "schema_version": str(schema.version),
-        "rows": str(table.num_rows),
-        "checksum": checksum(table),
-        "digest": digest(table, schema),
-        "inputs": json.dumps(input_digests, sort_keys=True),
-    }
+    footer = _Footer(
+        record=schema.name,
+        schema_version=schema.version,
+        rows=table.num_rows,
+        checksum=checksum(table),
+        digest=digest(table, schema),
+        inputs=input_digests,
+    )
+    metadata = {"part": json.dumps(dataclasses.asdict(footer), sort_keys=True)}
     sink = pa.BufferOutputStream()
     options = pa.ipc.IpcWriteOptions(compression="zstd")
-    with pa.ipc.new_file(sink, table.schema, options=options, metadata=footer) as writer:
+    with pa.ipc.new_file(sink, table.schema, options=options, metadata=metadata) as writer:
         writer.write_table(table.combine_chunks())
     return sink.getvalue()
 

@@ -30,12 +30,19 @@ install_packages() {
 start_engine() {
     notice "starting the engine (log: $log)"
     if [ -d /run/systemd/system ]; then
-        systemctl start docker >>"$log" 2>&1
+        systemctl start docker >>"$log" 2>&1 || true # whether it answers is asked below
     else
         # No service manager: the engine lives in a session of its own, so that it outlasts this
         # shell and its Ctrl-C.
         setsid dockerd >>"$log" 2>&1 </dev/null &
     fi
+}
+
+# Without an engine the demo says loudly what it does instead, and Docker tests skip with the reason.
+# DOCKER=require, for CI, makes it a failure.
+give_up() {
+    [ "${DOCKER:-auto}" = require ] && exit 1
+    exit 0
 }
 
 wait_for_engine() {
@@ -44,7 +51,7 @@ wait_for_engine() {
         if [ "$SECONDS" -ge "$deadline" ]; then
             tail -n 15 "$log" >&2
             notice "the engine did not answer within $wait_s s; its log is $log" >&2
-            exit 1
+            give_up
         fi
         sleep 0.5
     done
@@ -57,7 +64,7 @@ fi
 if ! answers; then
     if [ -n "${DOCKER_HOST:-}" ]; then
         notice "no engine answers at DOCKER_HOST=$DOCKER_HOST; start it, or unset DOCKER_HOST" >&2
-        exit 1
+        give_up
     fi
     if [ "$(id -u)" -ne 0 ] || ! command -v apt-get >/dev/null; then
         notice "no engine answers; as root on Debian/Ubuntu, run \`make sandbox\` once. Elsewhere," \
@@ -69,9 +76,9 @@ if ! answers; then
     install_packages || {
         tail -n 15 "$log" >&2
         notice "the packages could not be installed; the log is $log" >&2
-        exit 1
+        give_up
     }
     start_engine
     wait_for_engine
 fi
-exec .venv/bin/python -m sandbox.image
+.venv/bin/python -m sandbox.image || give_up

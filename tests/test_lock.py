@@ -54,7 +54,7 @@ def test_a_killed_driver_leaves_a_lock_that_is_taken_over(
 
 def test_a_lock_of_another_host_is_stale_without_heartbeats(tmp_path: Path) -> None:
     long_ago = time.time() - STALE_AFTER_S - 1
-    holder = {"host": "elsewhere", "pid": 1, "since": long_ago, "renewed": long_ago}
+    holder = {"host": "elsewhere", "pid": 1, "token": "t", "since": long_ago, "renewed": long_ago}
     (tmp_path / "lock.json").write_text(json.dumps(holder))
     with stage_lock(str(tmp_path)):
         pass
@@ -64,3 +64,26 @@ def test_a_released_lock_leaves_nothing_behind(tmp_path: Path) -> None:
     with stage_lock(str(tmp_path)):
         pass
     assert list(tmp_path.iterdir()) == []
+
+
+def test_of_drivers_that_start_at_once_one_holds_the_stage(tmp_path: Path) -> None:
+    script = HOLD.replace("time.sleep(60)", "time.sleep(1)")
+    script = "import time; time.sleep(max(0, " + str(time.time() + 3) + " - time.time()))" + script
+    drivers = [
+        subprocess.Popen(
+            [sys.executable, "-c", script, str(tmp_path)],
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        )
+        for _ in range(4)
+    ]  # fmt: skip
+    outputs = [driver.communicate(timeout=60) for driver in drivers]
+    assert sum(output == "held\n" for output, _ in outputs) == 1
+    assert sum("StageLocked" in error for _, error in outputs) == 3
+
+
+def test_a_lock_that_was_taken_over_is_not_released_by_its_first_holder(tmp_path: Path) -> None:
+    with stage_lock(str(tmp_path)):
+        lock = tmp_path / "lock.json"
+        holder = json.loads(lock.read_text())
+        lock.write_text(json.dumps(holder | {"token": "another", "pid": os.getppid()}))
+    assert json.loads(lock.read_text())["token"] == "another"

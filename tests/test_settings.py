@@ -114,7 +114,18 @@ def test_an_unknown_kind_lists_those_there_are(config_file: Path) -> None:
             ],
             "which only scale_model problems have",
         ),
-        (["--policy", "{kind: replay, path: x.jsonl}"], "cannot complete prefixes"),
+        (["--root", "s3://bucket/store"], "name a folder"),
+        (["--policy.model", "scale-model"], "needs a section `scale_model`"),
+        (
+            ["--problems", "{kind: jsonl, paths: [p.jsonl]}", "--scale_model", "{}"],
+            "can only answer scale_model problems",
+        ),
+        (
+            ["--policy", "{kind: openai, budget_usd: 5}", "--sampling.pool.max_size", "2"],
+            "do not see each other's spending",
+        ),
+        (["--policy", "{kind: openai, prompt: bare}"], "cannot continue a prefix"),
+        (["--training.arms", "[{name: a}, {name: b}]"], "they are one model"),
     ],
 )
 def test_an_impossible_combination_says_why(
@@ -131,7 +142,12 @@ def test_a_key_given_twice_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("text", "words"),
-    [("a: [", "not valid YAML"), ("- 1", "not `key: value` pairs"), (None, "no such config file")],
+    [
+        ("a: [", "not valid YAML"),
+        ("a: {{b}}", "not valid YAML"),
+        ("- 1", "not `key: value` pairs"),
+        (None, "no such config file"),
+    ],
 )
 def test_an_unreadable_file_is_named(tmp_path: Path, text: str | None, words: str) -> None:
     path = tmp_path / "config.yaml"
