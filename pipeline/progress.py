@@ -46,6 +46,7 @@ def watched(
     rows: dict[tuple[StageStore[Any], int], int] = {}
 
     def look() -> None:
+        found: dict[str, Progress] = {}
         for stage, indices in watched_parts:
             wanted = set(indices)
             for index in wanted.intersection(stage.done()):
@@ -54,7 +55,16 @@ def watched(
                     if (stage, index) not in rows:
                         rows[stage, index] = stage.count_rows(index)
             counts = [rows[stage, index] for index in wanted if (stage, index) in rows]
-            observer.progress(Progress(stage.name, len(counts), len(wanted), "parts", sum(counts)))
+            so_far = found.get(stage.name, Progress(stage.name, 0, 0, "parts"))
+            found[stage.name] = Progress(
+                stage.name,
+                so_far.done + len(counts),
+                so_far.total + len(wanted),
+                "parts",
+                so_far.rows + sum(counts),
+            )
+        for progress in found.values():
+            observer.progress(progress)
 
     def look_if_possible() -> None:
         # What is wrong with the files is told by those who work on them.

@@ -12,7 +12,6 @@ from pipeline.evaluation.run_facts import RunFacts
 from pipeline.evaluation.selection import Aggregator
 from pipeline.evaluation.style import CSS
 from pipeline.evaluation.table import (
-    difficulty_title,
     percent,
     points,
 )
@@ -54,8 +53,7 @@ def _lead(selection: Selection) -> str:
     most = selection.most_candidates
     programs = f"{'up to ' if selection.problems_with_fewer_candidates else ''}{most} programs"
     levels = ", ".join(
-        f"{difficulty_title(level)}: {count}"
-        for level, count in selection.problems_by_difficulty.items()
+        f"{level}: {count}" for level, count in selection.problems_by_difficulty.items()
     )
     return (
         f'<p class="lead">A policy wrote {programs} for each of {selection.problems} test problems '
@@ -150,10 +148,7 @@ def _accuracy_table(selection: Selection) -> str:
     head = _row(
         "th",
         ["method", "overall, %", _scale(selection)]
-        + [
-            f"{escape(difficulty_title(level))}<small>n = {n}</small>"
-            for level, n in levels.items()
-        ]
+        + [f"{escape(level)}<small>n = {n}</small>" for level, n in levels.items()]
         + ["steps read by"],
     )
     rows = [

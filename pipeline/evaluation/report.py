@@ -15,7 +15,7 @@ from pipeline.evaluation.plots import (
     reliability_plot,
     training_plot,
 )
-from pipeline.evaluation.results import Selection, to_json
+from pipeline.evaluation.results import CalibrationTarget, Selection, to_json
 from pipeline.evaluation.run_facts import RunFacts, TrainingPoint
 
 
@@ -85,12 +85,17 @@ def _pictures(selection: Selection, history: Sequence[TrainingPoint]) -> list[_P
             )
         )
     if selection.calibration:
+        shown = "The score of the last step against the unit tests. "
+        if any(held.target is CalibrationTarget.TRUTH for held in selection.calibration):
+            shown = (
+                "Above: the score of the last step against the unit tests; below: scores of "
+                "earlier steps against the truth. "
+            )
         pictures.append(
             _Picture(
                 "reliability",
                 "Can the scores be taken as probabilities?",
-                "Above: the score of the last step against the unit tests; below, where the truth "
-                "is known: scores of earlier steps against it. On the dashed line, a score of 0.7 "
+                shown + "On the dashed line, a score of 0.7 "
                 "is right in 70 % of the cases; below it the method is overconfident. A dot's "
                 "area is the number of scores, its bar the interval, ECE the mean distance from "
                 "the line. Selection needs a good order only, so a curve off the line may still "

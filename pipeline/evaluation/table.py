@@ -7,6 +7,9 @@ from rich.text import Text
 from pipeline.evaluation.metrics import Estimate
 from pipeline.evaluation.results import Difference, Finding, Selection
 
+FUNCTIONS = " functions"
+"""How the scale model's difficulties end: they count the functions of the reference program."""
+
 
 def selection_table(selection: Selection) -> Table:
     """Accuracy of best-of-N in percent, one row per method, overall and per difficulty.
@@ -14,7 +17,7 @@ def selection_table(selection: Selection) -> Table:
     It fits a terminal of 80 columns with three difficulties.
     """
     levels = selection.problems_by_difficulty
-    by_functions = all(level.isdigit() for level in levels)
+    by_functions = all(level.endswith(FUNCTIONS) for level in levels)
     table = Table(
         title=f"Best-of-{selection.most_candidates} on {selection.problems} test problems, "
         f"% solved, by {'number of functions' if by_functions else 'difficulty'}",
@@ -28,7 +31,8 @@ def selection_table(selection: Selection) -> Table:
     table.add_column("method", no_wrap=True)
     table.add_column(f"overall\n[{100 * selection.confidence:g}%]", justify="right", no_wrap=True)
     for level, count in levels.items():
-        table.add_column(f"{level}\nn={count}", justify="right", no_wrap=True)
+        name = level.removesuffix(FUNCTIONS) if by_functions else level
+        table.add_column(f"{name}\nn={count}", justify="right", no_wrap=True)
     table.add_column("steps\nread by", no_wrap=True)
     for row in selection.methods:
         table.add_row(
@@ -48,11 +52,6 @@ def _caption(selection: Selection) -> Text:
     if unscored:
         lines.append(f"Candidates without a score, ranked last: {', '.join(unscored)}")
     return Text("\n".join(lines))
-
-
-def difficulty_title(level: str) -> str:
-    """The scale model's difficulty is a number: of the functions in the reference program."""
-    return f"{level} functions" if level.isdigit() else level
 
 
 def percent(value: float) -> str:

@@ -19,7 +19,7 @@ SHUFFLED = ArmConfig(name="prm_shuffled", correction=Correction.SHUFFLED)
 TRUE = ArmConfig(name="prm_true", targets=Targets.TRUE)
 
 
-def world(problems=30, candidates=4, difficulty=lambda index: str(2 + index % 2), seed=0):
+def world(problems=30, candidates=4, difficulty=lambda index: f"{2 + index % 2} functions", seed=0):
     """Candidates whose first step is right in half of the cases, and which pass if it is."""
     rng = np.random.default_rng(seed)
     rows = []
@@ -79,7 +79,7 @@ def test_at_n_1_every_method_is_pass_at_1_because_there_is_no_choice():
 def test_the_accuracy_overall_is_the_mean_of_the_difficulties_weighted_by_their_problems():
     test = world(problems=31)
     result = evaluate([SOFT], ScoredSplit(test, {"prm_soft": guesses(test)}), config=CONFIG)
-    assert dict(result.problems_by_difficulty) == {"2": 16, "3": 15}
+    assert dict(result.problems_by_difficulty) == {"2 functions": 16, "3 functions": 15}
     for row in result.methods:
         levels = row.by_difficulty.values()
         assert sum(e.value * e.problems for e in levels) / 31 == pytest.approx(row.overall.value)
@@ -101,8 +101,8 @@ def test_one_problem_in_all_says_that_it_is_too_few():
 
 def test_problems_that_none_or_all_solve_are_counted_and_cost_nothing():
     test = [
-        *(Candidate("none", f"n{i}", "2", False) for i in range(3)),
-        *(Candidate("all", f"a{i}", "2", True) for i in range(3)),
+        *(Candidate("none", f"n{i}", "2 functions", False) for i in range(3)),
+        *(Candidate("all", f"a{i}", "2 functions", True) for i in range(3)),
     ]
     result = evaluate([SOFT], ScoredSplit(test, {"prm_soft": guesses(test)}), config=CONFIG)
     assert (result.problems_none_passed, result.problems_all_passed) == (1, 1)

@@ -30,7 +30,7 @@ CONFIG = EvaluationConfig(bootstrap=300)
 def split(problems, seed):
     rng = np.random.default_rng(seed)
     candidates = [
-        Candidate(f"p{p}", f"s{p}-{k}", str(2 + p % 3), truth[-1], truth)
+        Candidate(f"p{p}", f"s{p}-{k}", f"{2 + p % 3} functions", truth[-1], truth)
         for p in range(problems)
         for k in range(4)
         for truth in [tuple(bool(r) for r in np.cumprod(rng.random(3) < 0.8))]
