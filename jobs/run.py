@@ -19,6 +19,7 @@ from pipeline.config import PipelineConfig
 from pipeline.evaluation.evaluate import EvaluationError
 from pipeline.evaluation.results import Selection
 from pipeline.evaluation.table import selection_table
+from pipeline.files import StoreError, write_atomically
 from pipeline.lock import StageLocked
 from pipeline.plan import InputMissing, Plan, make_plan
 from pipeline.prm.data import TrainingDataError
@@ -26,7 +27,7 @@ from pipeline.prm.trainer import TrainingFailedError
 from pipeline.problems import BadRows, NoProblems
 from pipeline.progress import Observer
 from pipeline.settings import ConfigError, dump_config, load_config, options
-from pipeline.store import STORE_FORMAT, StageStore, StoreError, write_atomically
+from pipeline.store import STORE_FORMAT, StageStore
 
 STAGES = ("problems", "policy", "sample", "label", "train", "evaluate")
 

@@ -19,10 +19,11 @@ from rich.console import Console
 from rich.table import Table
 
 from pipeline.config import ArmConfig, PipelineConfig
+from pipeline.files import StoreError, exists
 from pipeline.lock import read_holder
 from pipeline.plan import InputMissing, Plan, held_out_parts, make_plan
 from pipeline.records import Role
-from pipeline.store import STORE_FORMAT, DamagedPart, StageStore, StoreError, exists
+from pipeline.store import STORE_FORMAT, DamagedPart, StageStore
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,12 +17,13 @@ import ray.exceptions
 from ray.data import ActorPoolStrategy, DataContext, Dataset
 
 from pipeline.config import PipelineConfig, PolicyConfig, PoolConfig, VLLMPolicy
+from pipeline.files import exists
 from pipeline.lock import stage_lock
 from pipeline.plan import Plan, held_out_parts, training_parts
 from pipeline.prm.trainer import train_prms
 from pipeline.progress import Observer, Progress, watched
 from pipeline.records import Role
-from pipeline.store import StageStore, exists, missing_parts
+from pipeline.store import StageStore, missing_parts
 from pipeline.workers import (
     CompleteParts,
     JoinParts,

@@ -17,7 +17,7 @@ from dataclasses import asdict, dataclass, replace
 
 import fsspec
 
-from pipeline.store import StoreError, exists, write_atomically
+from pipeline.files import StoreError, exists, write_atomically
 
 HEARTBEAT_S = 5.0
 SETTLE_S = 0.2  # longer than a read and a write take

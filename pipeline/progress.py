@@ -6,7 +6,8 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from pipeline.store import DamagedPart, StageStore, StoreError
+from pipeline.files import StoreError
+from pipeline.store import DamagedPart, StageStore
 
 POLL_S = 0.5
 

@@ -16,15 +16,14 @@ import dataclasses
 import hashlib
 import json
 import os
-import tempfile
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 import fsspec
 import pyarrow as pa
-from fsspec.implementations.local import LocalFileSystem
 
+from pipeline.files import StoreError, exists, size, write_atomically
 from pipeline.records import content_hash
 from pipeline.schemas import RecordSchema
 
@@ -34,10 +33,6 @@ STORE_FORMAT = 1
 
 # What reading a damaged Arrow file has been seen to raise: bit flips reach lengths and texts.
 _DAMAGE = (pa.ArrowException, OSError, ValueError, KeyError, MemoryError)
-
-
-class StoreError(Exception):
-    """A stage's files cannot be read or written as they should."""
 
 
 class DamagedPart(StoreError):
@@ -114,7 +109,7 @@ class StageStore(Generic[R]):
                     return DamagedPart(f"{path}: its input, a part of {name}, has changed since")
         except DamagedPart as damage:
             return damage
-        return PartSummary(index, rows, _size(path))
+        return PartSummary(index, rows, size(path))
 
     def count_rows(self, index: int) -> int:
         """The row count in a part's footer; nothing else is read. Raises DamagedPart."""
@@ -297,53 +292,3 @@ def _serialise(
     with pa.ipc.new_file(sink, table.schema, options=options, metadata=metadata) as writer:
         writer.write_table(table.combine_chunks())
     return sink.getvalue()
-
-
-def exists(path: str) -> bool:
-    filesystem, name = fsspec.core.url_to_fs(path)
-    return filesystem.exists(name)
-
-
-def _size(path: str) -> int:
-    filesystem, name = fsspec.core.url_to_fs(path)
-    return filesystem.size(name) or 0
-
-
-def write_atomically(path: str, data: bytes | pa.Buffer) -> None:
-    """Make `path` hold `data`, durably, or leave it as it was.
-
-    Object stores put whole objects; a local file is written beside its final name, synced, then
-    renamed. Raises StoreError naming the file.
-    """
-    filesystem, name = fsspec.core.url_to_fs(path)
-    try:
-        if isinstance(filesystem, LocalFileSystem):
-            _write_local(name, data)
-        else:
-            filesystem.pipe_file(name, bytes(data))
-    except OSError as error:
-        raise StoreError(
-            f"{path}: cannot be written ({error.strerror or error}); nothing was left behind. "
-            "Make room or choose another --root, then run again: finished parts are kept"
-        ) from error
-
-
-def _write_local(path: str, data: bytes | pa.Buffer) -> None:
-    directory = os.path.dirname(path)
-    os.makedirs(directory, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=directory, prefix=".", suffix=".partial")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise
-    directory_handle = os.open(directory, os.O_RDONLY)
-    try:
-        os.fsync(directory_handle)
-    finally:
-        os.close(directory_handle)

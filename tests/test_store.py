@@ -10,6 +10,7 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
+from pipeline.files import StoreError
 from pipeline.records import LabelEstimate, ProgramVerdict, StepLabel
 from pipeline.schemas import LABEL_ESTIMATE, PROGRAM_VERDICT, STEP_LABEL
 from pipeline.store import (
@@ -17,7 +18,6 @@ from pipeline.store import (
     OtherVersion,
     PartSummary,
     StageStore,
-    StoreError,
     fingerprint,
     missing_parts,
 )
@@ -163,7 +163,8 @@ signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100))
 from pipeline.records import StepLabel
 from pipeline.schemas import STEP_LABEL
-from pipeline.store import StageStore, StoreError
+from pipeline.files import StoreError
+from pipeline.store import StageStore
 stage = StageStore({str(tmp_path)!r}, "labels", "f00d", STEP_LABEL)
 try:
     stage.write(0, [StepLabel(str(i), 1, 4) for i in range(1000)])

@@ -9,10 +9,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from pipeline.files import exists, write_atomically
 from pipeline.prm.correction import CorrectionState
 from pipeline.prm.label_table import CorrectedLabels
 from pipeline.prm.results import HistoryRow, check_fingerprint
-from pipeline.store import exists, write_atomically
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,144 @@
+"""Every option of the pipeline, strict: an unknown key, a wrong type or an impossible combination
+is one error that names the key, before anything starts.
+
+The sections follow the story: problems, policy, sampling, sandbox, rollouts, training, evaluation.
+`pipeline.settings.load_config` reads them from YAML with command-line overrides.
+"""
+
+from typing import Annotated, Self
+
+from pydantic import Field, model_validator
+
+from pipeline.config.policies import (
+    OpenAIPolicy,
+    PolicyConfig,
+    Price,
+    PromptStyle,
+    ReplayPolicy,
+    ScaleModelPolicy,
+    VLLMPolicy,
+)
+from pipeline.config.problems import (
+    DateWindow,
+    FileProblems,
+    ProblemsConfig,
+    ScaleModelProblems,
+    SplitsConfig,
+)
+from pipeline.config.section import SCALE_MODEL, Fraction, Section
+from pipeline.config.stages import (
+    EvaluationConfig,
+    PoolConfig,
+    RolloutConfig,
+    SamplingConfig,
+    SandboxConfig,
+)
+from pipeline.config.training import (
+    REFERENCE_ROWS,
+    ArmConfig,
+    Correction,
+    CorrectionConfig,
+    LoRA,
+    ModelConfig,
+    OptimizerConfig,
+    Targets,
+    TrainingConfig,
+)
+
+__all__ = [
+    "REFERENCE_ROWS",
+    "SCALE_MODEL",
+    "ArmConfig",
+    "Correction",
+    "CorrectionConfig",
+    "DateWindow",
+    "EvaluationConfig",
+    "FileProblems",
+    "Fraction",
+    "LoRA",
+    "ModelConfig",
+    "OpenAIPolicy",
+    "OptimizerConfig",
+    "PipelineConfig",
+    "PolicyConfig",
+    "PoolConfig",
+    "Price",
+    "ProblemsConfig",
+    "PromptStyle",
+    "ReplayPolicy",
+    "RolloutConfig",
+    "SamplingConfig",
+    "SandboxConfig",
+    "ScaleModelPolicy",
+    "ScaleModelProblems",
+    "Section",
+    "SplitsConfig",
+    "Targets",
+    "TrainingConfig",
+    "VLLMPolicy",
+]
+
+
+class PipelineConfig(Section):
+    """One run, from problems to a report."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]+$")] = "run"
+    """Name of the run; its outputs are in `<output>/<name>/`."""
+    root: str = "runs/store"
+    """Where stages keep their results: a folder, which on a cluster all nodes share."""
+    output: str = "runs"
+    """Where a run's log, models and report are written."""
+    problems: ProblemsConfig
+    splits: SplitsConfig = SplitsConfig()
+    policy: PolicyConfig
+    sampling: SamplingConfig = SamplingConfig()
+    sandbox: SandboxConfig = SandboxConfig()
+    rollouts: RolloutConfig = RolloutConfig()
+    training: TrainingConfig = TrainingConfig()
+    evaluation: EvaluationConfig = EvaluationConfig()
+    scale_model: ScaleModelPolicy | None = None
+    """Train the small policy first; the model name `scale-model` then means it."""
+
+    @model_validator(mode="after")
+    def _possible(self) -> Self:
+        known_truth = isinstance(self.problems, ScaleModelProblems)
+        for arm in self.training.arms:
+            if arm.targets is Targets.TRUE and not known_truth:
+                raise ValueError(
+                    f"training.arms: {arm.name!r} wants targets 'true', which only scale_model "
+                    f"problems have; problems.kind is {self.problems.kind!r}"
+                )
+        for option, where in (("root", self.root), ("output", self.output)):
+            if "://" in where:
+                raise ValueError(
+                    f"{option}: {where!r} is an object store; name a folder, which on a cluster "
+                    "all nodes must share"
+                )
+        if self.scale_model is not None and not known_truth:
+            raise ValueError(
+                "scale_model: its policy can only answer scale_model problems; problems.kind is "
+                f"{self.problems.kind!r}"
+            )
+        for option, model in (
+            ("policy.model", getattr(self.policy, "model", None)),
+            ("rollouts.policy.model", getattr(self.rollouts.policy, "model", None)),
+            ("training.model.base", self.training.model.base),
+        ):
+            if model == SCALE_MODEL and self.scale_model is None:
+                raise ValueError(f"{option}: {SCALE_MODEL!r} needs a section `scale_model`")
+        completer = self.rollouts.policy or self.policy
+        if isinstance(completer, OpenAIPolicy) and completer.prompt is PromptStyle.BARE:
+            raise ValueError(
+                "rollouts: a chat model cannot continue a prefix with the prompt 'bare'; use "
+                "'chain_of_functions'"
+            )
+        for section, policy, pool in (
+            ("sampling", self.policy, self.sampling.pool),
+            ("rollouts", completer, self.rollouts.pool),
+        ):
+            if isinstance(policy, OpenAIPolicy) and policy.budget_usd and pool.max_size > 1:
+                raise ValueError(
+                    f"{section}.pool.max_size: must be 1 with policy.budget_usd, because actors "
+                    "that spend at the same time do not see each other's spending"
+                )
+        return self

@@ -1,0 +1,106 @@
+"""Who writes the programs."""
+
+import datetime
+from enum import StrEnum
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, PositiveFloat, PositiveInt, model_validator
+
+from pipeline.config.section import Section
+
+
+class PromptStyle(StrEnum):
+    """How a problem is put to a policy."""
+
+    CHAIN_OF_FUNCTIONS = "chain_of_functions"
+    BARE = "bare"  # the statement alone: for a policy trained to answer it with a CoF program
+
+
+class VLLMPolicy(Section):
+    """An open model, served by vLLM in Ray actors."""
+
+    kind: Literal["vllm"] = "vllm"
+    model: str
+    """Hugging Face name or directory."""
+    prompt: PromptStyle = PromptStyle.CHAIN_OF_FUNCTIONS
+    temperature: Annotated[float, Field(ge=0.0)] = 1.0
+    top_p: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0
+    max_tokens: PositiveInt = 4096
+    """Longest answer, in tokens."""
+    max_model_len: PositiveInt | None = None
+    """Context length in tokens; None: the model's own."""
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    tensor_parallel: PositiveInt = 1
+    """GPUs of one engine."""
+    gpus: Annotated[int, Field(ge=0)] = 1
+    """GPUs that one engine's actor asks of Ray; 0 runs vLLM on CPU."""
+    kv_cache_gb: PositiveFloat = 1.0
+    """Size of the key-value cache when on CPU, GiB."""
+    seed: int = 0
+
+    @model_validator(mode="after")
+    def _gpus_match(self) -> Self:
+        if self.tensor_parallel != max(self.gpus, 1):
+            raise ValueError(
+                f"tensor_parallel ({self.tensor_parallel}) must equal gpus ({self.gpus}), or be 1 "
+                "where gpus is 0: an engine uses every GPU that it asks for"
+            )
+        return self
+
+
+class Price(Section):
+    """Dollars per million tokens, as read on `as_of`."""
+
+    input: PositiveFloat
+    output: PositiveFloat
+    as_of: datetime.date
+
+
+class OpenAIPolicy(Section):
+    """A model behind the OpenAI API. The key is read from OPENAI_API_KEY and nowhere else."""
+
+    kind: Literal["openai"] = "openai"
+    model: str = "o4-mini"
+    api: Literal["responses", "chat"] = "responses"
+    """`chat` for servers that only have Chat Completions."""
+    base_url: str | None = None
+    """Another OpenAI-compatible server."""
+    prompt: PromptStyle = PromptStyle.CHAIN_OF_FUNCTIONS
+    reasoning_effort: Literal["low", "medium", "high"] | None = "high"
+    """None for models that do not reason."""
+    max_output_tokens: PositiveInt = 32_000
+    """Longest answer, reasoning included, in tokens."""
+    requests_in_flight: PositiveInt = 64
+    timeout_s: PositiveFloat = 900.0
+    max_retries: Annotated[int, Field(ge=0)] = 6
+    """Retries of one call after 408, 409, 429, 5xx or a dropped connection."""
+    price: Price = Price(input=1.10, output=4.40, as_of=datetime.date(2025, 4, 16))
+    budget_usd: PositiveFloat | None = None
+    """Stop before the call that could break this cap, dollars."""
+
+
+class ReplayPolicy(Section):
+    """Recorded candidates in LiveCodeBench's `eval_all` form."""
+
+    kind: Literal["replay"] = "replay"
+    path: str
+    prompt: PromptStyle = PromptStyle.CHAIN_OF_FUNCTIONS
+
+
+PolicyConfig = Annotated[VLLMPolicy | OpenAIPolicy | ReplayPolicy, Field(discriminator="kind")]
+
+
+class ScaleModelPolicy(Section):
+    """The small policy that the demo trains from scratch."""
+
+    programs: PositiveInt = 20_000
+    """Programs of its corpus; with more, none was seen often enough to be learned by heart."""
+    steps: PositiveInt = 900
+    """Optimizer steps."""
+    batch_size: PositiveInt = 64
+    """Programs per step, of about 27 tokens each."""
+    learning_rate: PositiveFloat = 3e-3
+    """Peak; reached after a twentieth of the steps, then falls to zero."""
+    threads: PositiveInt = 1
+    """Torch threads; more than one only pays where nothing else wants the cores."""
+    seed: int = 0

@@ -1,0 +1,70 @@
+"""How much is sampled, rolled out, executed and evaluated, and by how many actors."""
+
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, PositiveInt, model_validator
+
+from pipeline.config.policies import PolicyConfig
+from pipeline.config.section import Section
+from pipeline.records import Role
+
+
+class PoolConfig(Section):
+    """A Ray actor pool that grows and shrinks between two sizes."""
+
+    min_size: PositiveInt = 1
+    max_size: PositiveInt = 1
+    cpus: Annotated[float, Field(ge=0.0)] = 1.0
+    """CPUs that one actor asks of Ray."""
+    parts_in_flight: PositiveInt = 4
+    """Parts that one actor works on at once."""
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if self.min_size > self.max_size:
+            raise ValueError(f"min_size ({self.min_size}) is above max_size ({self.max_size})")
+        return self
+
+
+class SamplingConfig(Section):
+    """Whole solutions: best-of-N draws from these."""
+
+    samples: PositiveInt = 8
+    """Solutions per problem."""
+    problems_per_part: PositiveInt = 16
+    """Unit of work and of resume."""
+    pool: PoolConfig = PoolConfig()
+
+
+class RolloutConfig(Section):
+    """Monte-Carlo completions of the function prefixes of training solutions."""
+
+    samples: PositiveInt = 4
+    """Rollouts per prefix."""
+    roles: tuple[Role, ...] = (Role.TRAIN,)
+    """Roles whose solutions are labelled step by step; the meta role needs final labels only."""
+    policy: PolicyConfig | None = None
+    """Who completes the prefixes; None: the policy that sampled the solutions."""
+    pool: PoolConfig = PoolConfig()
+
+
+class SandboxConfig(Section):
+    """Where programs run."""
+
+    isolation: Literal["docker", "unsafe-process"] = "docker"
+    """`unsafe-process` has resource limits only; its verdicts are stamped isolation=none."""
+    image: str = "chain-of-functions-sandbox"
+    slots: PositiveInt = 2
+    """Containers at once, over all nodes. A local cluster offers that many; on another each takes
+    one unit of the `docker` resource that its nodes declare."""
+    memory_mb: PositiveInt = 256
+    """Memory limit of one test, MiB. Time limits and comparators are the problem's own."""
+
+
+class EvaluationConfig(Section):
+    """Best-of-N selection on the test problems."""
+
+    bootstrap: PositiveInt = 2000
+    """Resamples of the problems for the intervals."""
+    confidence: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.95
+    seed: int = 0

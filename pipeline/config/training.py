@@ -1,0 +1,148 @@
+"""The reward models and how they are trained."""
+
+from enum import StrEnum
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, PositiveFloat, PositiveInt, model_validator
+
+from pipeline.config.section import Fraction, Section
+
+
+class Targets(StrEnum):
+    """What an intermediate step is trained towards, before any correction."""
+
+    FINAL = "final"  # outcome reward model: only the last step is trained
+    SOFT = "soft"  # passed / trials
+    HARD = "hard"  # 1 if any rollout passed
+    PROVEN = "proven"  # soft, but 1 on every prefix of a passing solution
+    TRUE = "true"  # known truth: the ceiling, scale model only
+
+
+class Correction(StrEnum):
+    """How noisy step labels are corrected."""
+
+    NONE = "none"
+    LABELS = "labels"  # labels are learnable variables (arXiv 2512.15000)
+    SHUFFLED = "shuffled"  # the same against a shuffled meta set: the control that must not help
+
+
+class LoRA(Section):
+    """Low-rank adapters (peft)."""
+
+    rank: PositiveInt = 16
+    alpha: PositiveFloat = 32.0
+    target_modules: str | tuple[str, ...] = "all-linear"
+
+
+class ModelConfig(Section):
+    """The PRM: a Hugging Face decoder as token classification with one label."""
+
+    base: str = "Qwen/Qwen2.5-Coder-3B"
+    """Hugging Face name or directory."""
+    max_tokens: PositiveInt = 4096
+    """Context: the statement is truncated to fit, the code never."""
+    lora: LoRA | None = LoRA()
+    """None trains every weight."""
+    dtype: Literal["float32", "bfloat16"] = "bfloat16"
+    """Of the frozen base; adapters and score head are float32."""
+    gradient_checkpointing: bool = False
+    attention: str = "sdpa"
+
+
+class OptimizerConfig(Section):
+    """Linear warm-up and cosine decay of one optimizer."""
+
+    kind: Literal["adamw", "sgd"] = "adamw"
+    """`sgd` (no momentum) is for studies: the label correction is exact for both."""
+    learning_rate: PositiveFloat = 1e-4
+    weight_decay: Annotated[float, Field(ge=0.0)] = 0.0
+    warmup: Fraction = 0.05
+    """Fraction of the steps."""
+    clip_norm: PositiveFloat = 1.0
+
+
+class CorrectionConfig(Section):
+    """Bi-level correction; the defaults behaved best on the scale model."""
+
+    every: PositiveInt = 4
+    """Correct once in so many steps; amortises the extra passes."""
+    warmup: Fraction = 1 / 6
+    """Fraction of the steps before the first correction: labels follow a model that knows
+    something."""
+    meta_batch: PositiveInt = 128
+    """Finished programs of meta problems in one outer step."""
+    label_rate: PositiveFloat = 0.15
+    """Step of the label update, after the hypergradient is scaled to unit RMS."""
+    gradient_ema: Fraction = 0.9
+    """Decay of the running mean of the meta gradient, against its noise."""
+    centred: bool = True
+    """Take the mean out of a label update: without it labels drift together to 0 or 1."""
+    anchor: Annotated[float, Field(ge=0.0)] = 0.3
+    """Pull of a label back to its Monte-Carlo value, per unit of label rate."""
+
+
+REFERENCE_ROWS = ("pass_at_1", "oracle")
+"""Rows of the selection table that need no model."""
+
+
+class ArmConfig(Section):
+    """One PRM to train: a row of the selection table."""
+
+    name: Annotated[str, Field(pattern=r"^[a-z0-9_]+$")]
+    targets: Targets = Targets.SOFT
+    correction: Correction = Correction.NONE
+
+    @model_validator(mode="after")
+    def _sensible(self) -> Self:
+        if self.name in REFERENCE_ROWS:
+            raise ValueError(f"name {self.name!r} is a row of its own in the table: take another")
+        if self.correction is not Correction.NONE and self.targets in (
+            Targets.FINAL,
+            Targets.TRUE,
+        ):
+            raise ValueError(
+                f"correction {self.correction.value!r} has nothing to correct with targets "
+                f"{self.targets.value!r}: use soft, hard or proven"
+            )
+        return self
+
+
+class TrainingConfig(Section):
+    """The Ray Train job."""
+
+    model: ModelConfig = ModelConfig()
+    arms: Annotated[tuple[ArmConfig, ...], Field(min_length=1)] = (
+        ArmConfig(name="orm", targets=Targets.FINAL),
+        ArmConfig(name="prm_soft", targets=Targets.SOFT),
+        ArmConfig(name="prm_hard", targets=Targets.HARD),
+        ArmConfig(name="prm_corrected", targets=Targets.SOFT, correction=Correction.LABELS),
+    )
+    optimizer: OptimizerConfig = OptimizerConfig()
+    correction: CorrectionConfig = CorrectionConfig()
+    epochs: PositiveInt = 3
+    batch_size: PositiveInt = 32
+    """Solutions per optimizer step, over all workers."""
+    micro_batch_size: PositiveInt = 8
+    """Solutions per forward pass on one worker."""
+    workers: PositiveInt = 1
+    use_gpu: bool = True
+    cpus_per_worker: PositiveFloat = 1.0
+    threads_per_worker: PositiveInt | None = None
+    """Torch threads; 1 on a shared CPU, None leaves it to torch."""
+    checkpoint_every: PositiveInt = 200
+    """Optimizer steps between checkpoints."""
+    seed: int = 0
+
+    @model_validator(mode="after")
+    def _divisible(self) -> Self:
+        if self.batch_size % self.workers:
+            raise ValueError(
+                f"batch_size ({self.batch_size}) must be a multiple of workers ({self.workers})"
+            )
+        kinds = [(arm.targets, arm.correction) for arm in self.arms]
+        if len(set(kinds)) < len(kinds):
+            raise ValueError("arms: two have the same targets and correction: they are one model")
+        names = [arm.name for arm in self.arms]
+        if len(set(names)) < len(names):
+            raise ValueError(f"arms: names must differ, got {names}")
+        return self
