@@ -10,6 +10,7 @@ import difflib
 import types
 import typing
 from collections.abc import Iterator, Sequence
+from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
@@ -193,9 +194,21 @@ def _options_of(section: type[BaseModel], prefix: str) -> Iterator[tuple[str, st
         ]
         if not nested:
             default = "required" if field.is_required() else _shown(field.default)
-            yield key, default, " ".join((field.description or "").split())
+            meaning = " ".join((field.description or "").split())
+            yield key, default, f"{meaning} {_choices(field.annotation)}".strip()
         for arm in nested:
             yield from _options_of(arm, f"{key}.")
+
+
+def _choices(annotation: Any) -> str:
+    """`(a | b)` where an option takes one of a few words."""
+    words: list[str] = []
+    for arm in _arms(annotation):
+        if typing.get_origin(arm) is typing.Literal:
+            words += [str(word) for word in typing.get_args(arm)]
+        elif isinstance(arm, type) and issubclass(arm, StrEnum):
+            words += [member.value for member in arm]
+    return f"({' | '.join(words)})" if len(words) > 1 else ""
 
 
 def _shown(default: Any) -> str:

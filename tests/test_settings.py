@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from pipeline.config import Role, VLLMPolicy
+from pipeline.config import VLLMPolicy
+from pipeline.records import Role
 from pipeline.settings import ConfigError, dump_config, load_config, options
 
 MINIMAL = """
@@ -166,6 +167,12 @@ def test_every_option_has_a_key_and_a_default() -> None:
     assert listed["sampling.samples"] == "8"
     assert listed["policy.model"] in ("required", "o4-mini")
     assert len(listed) > 60
+
+
+def test_an_option_with_few_values_lists_them() -> None:
+    meanings = {key: meaning for key, _, meaning in options()}
+    assert "responses | chat" in meanings["policy.api"]
+    assert "lcb | strict" in meanings["problems.comparator"]
 
 
 @pytest.mark.parametrize("path", sorted(Path("jobs/configs").glob("*.yaml")), ids=lambda p: p.name)
