@@ -6,7 +6,6 @@ resumes it after a crash, and scales it to more actors. Policy actors and sandbo
 stage are two pools of one streaming pipeline: a part is executed as soon as it is sampled.
 """
 
-import functools
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -138,9 +137,7 @@ def label(cluster: Cluster, plan: Plan, roles: dict[int, Role], observer: Observ
 def train(cluster: Cluster, plan: Plan, roles: dict[int, Role], observer: Observer) -> None:
     """examples of the training and meta problems -> one PRM per arm, with its label estimates."""
     training = plan.training()
-    unfinished = [
-        arm for arm in training.arms if not exists(f"{plan.prm_directory(arm)}/done.json")
-    ]
+    unfinished = [arm for arm in training.arms if not _is_trained(plan.prm_directory(arm))]
     for arm in training.arms:
         if arm not in unfinished:
             observer.progress(Progress(arm.name, 1, 1, "model"))
@@ -186,11 +183,13 @@ def score(cluster: Cluster, plan: Plan, roles: dict[int, Role], observer: Observ
             "num_gpus": int(training.use_gpu),
         }
         cluster.join(CPU=pool["num_cpus"], GPU=pool["num_gpus"])
-        scored = [
-            _map(_dataset(of_arm), ScoreParts, pool, plan, arm)
+        # Arm by arm, so that a worker seldom has to load another model.
+        rows = [
+            {"part": part, "arm": arm.name}
             for arm, of_arm in zip(training.arms, missing, strict=True)
+            for part in of_arm
         ]
-        _drain(functools.reduce(_union, scored))
+        _drain(_map(_rows(rows), ScoreParts, pool, plan))
 
 
 # --- the wiring ----------------------------------------------------------------------------------
@@ -215,19 +214,24 @@ def _working_on(
         yield missing
 
 
-def _dataset(parts: Sequence[int]) -> Dataset | None:
-    """One row per block, so that each part is a task of its own."""
-    if not parts:
+def _rows(rows: Sequence[Row]) -> Dataset | None:
+    """One row per block, so that each is a task of its own."""
+    if not rows:
         return None
     context = DataContext.get_current()
     context.enable_progress_bars = False
     context.execution_options.preserve_order = False
-    rows: list[Row] = [{"part": part, "error": ""} for part in parts]
-    return ray.data.from_items(rows, override_num_blocks=len(rows))
+    return ray.data.from_items([row | {"error": ""} for row in rows], override_num_blocks=len(rows))
+
+
+def _dataset(parts: Sequence[int]) -> Dataset | None:
+    return _rows([{"part": part} for part in parts])
 
 
 def _union(first: Dataset | None, second: Dataset | None) -> Dataset | None:
-    return first.union(second) if first and second else first or second
+    if first is None or second is None:
+        return second if first is None else first
+    return first.union(second)
 
 
 def _map(

@@ -47,14 +47,14 @@ class PartWorker:
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
 
-    def stages(self, part: int) -> list[tuple[StageStore[Any], Make]]:
-        """The stages that this worker writes for a part, in order, and how."""
+    def stages(self, row: Row) -> list[tuple[StageStore[Any], Make]]:
+        """The stages that this worker writes for a row's part, in order, and how."""
         raise NotImplementedError
 
     def __call__(self, row: Row) -> Row:
         try:
             if not row["error"]:
-                for stage, make in self.stages(row["part"]):
+                for stage, make in self.stages(row):
                     if not isinstance(stage.inspect(row["part"]), PartSummary):
                         stage.write(row["part"], make(row["part"]))
         except Exception as error:  # noqa: BLE001 - whatever it is, the driver tells it
@@ -129,7 +129,7 @@ class SandboxWorker(PartWorker):
 class JudgeSolutionParts(SandboxWorker):
     """Solutions -> verdicts."""
 
-    def stages(self, part: int) -> list[tuple[StageStore[Any], Make]]:
+    def stages(self, row: Row) -> list[tuple[StageStore[Any], Make]]:
         return [(self.plan.verdicts, self.verdicts)]
 
     def verdicts(self, part: int) -> list[ProgramVerdict]:
@@ -145,7 +145,7 @@ class JudgeSolutionParts(SandboxWorker):
 class JudgeRolloutParts(SandboxWorker):
     """Completions -> rollouts, and where references are known, prefixes -> truths."""
 
-    def stages(self, part: int) -> list[tuple[StageStore[Any], Make]]:
+    def stages(self, row: Row) -> list[tuple[StageStore[Any], Make]]:
         truths = [(self.plan.truths, self.truths)] if self.plan.truths is not None else []
         return [(self.plan.rollouts, self.rollouts), *truths]
 
@@ -176,7 +176,7 @@ class JoinParts(PartWorker):
         super().__init__(plan)
         self.roles = roles
 
-    def stages(self, part: int) -> list[tuple[StageStore[Any], Make]]:
+    def stages(self, row: Row) -> list[tuple[StageStore[Any], Make]]:
         return [(self.plan.examples, self.examples)]
 
     def examples(self, part: int) -> list[Example]:
@@ -195,18 +195,22 @@ class JoinParts(PartWorker):
 
 
 class ScoreParts(PartWorker):
-    """Examples -> PRM scores of one arm."""
+    """Examples -> PRM scores of the arm that the row names; one model is held at a time."""
 
-    def __init__(self, plan: Plan, arm: ArmConfig) -> None:
+    def __init__(self, plan: Plan) -> None:
         super().__init__(plan)
-        self.arm = arm
-        self.scorer = Scorer(plan.prm_model(arm))
+        self.arms = {arm.name: arm for arm in plan.config.training.arms}
+        self.loaded: tuple[str, Scorer] | None = None
 
-    def stages(self, part: int) -> list[tuple[StageStore[Any], Make]]:
-        return [(self.plan.scores(self.arm), self.scores)]
+    def stages(self, row: Row) -> list[tuple[StageStore[Any], Make]]:
+        arm = self.arms[row["arm"]]
+        return [(self.plan.scores(arm), lambda part: self.scores(arm, part))]
 
-    def scores(self, part: int) -> list[ScoredSolution]:
-        return self.scorer.score(self.plan.examples.read(part))
+    def scores(self, arm: ArmConfig, part: int) -> list[ScoredSolution]:
+        if self.loaded is None or self.loaded[0] != arm.name:
+            self.loaded = None  # before the next is loaded: two may not fit
+            self.loaded = (arm.name, Scorer(self.plan.prm_model(arm)))
+        return self.loaded[1].score(self.plan.examples.read(part))
 
 
 def _steps_of(solutions: Iterable[Solution]) -> dict[str, list[Step]]:
