@@ -27,6 +27,15 @@ install_packages() {
     } >>"$log" 2>&1
 }
 
+# A killed engine leaves its pid file behind, and dockerd refuses to start while any process, be it
+# another program's, has that pid.
+forget_dead() {
+    local file=$1 name=$2
+    if [ -f "$file" ] && [ "$(cat "/proc/$(cat "$file")/comm" 2>/dev/null)" != "$name" ]; then
+        rm -f "$file"
+    fi
+}
+
 start_engine() {
     notice "starting the engine (log: $log)"
     if [ -d /run/systemd/system ]; then
@@ -34,6 +43,8 @@ start_engine() {
     else
         # No service manager: the engine lives in a session of its own, so that it outlasts this
         # shell and its Ctrl-C.
+        forget_dead /var/run/docker.pid dockerd
+        forget_dead /var/run/docker/containerd/containerd.pid containerd
         setsid dockerd >>"$log" 2>&1 </dev/null &
     fi
 }
