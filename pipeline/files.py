@@ -17,11 +17,6 @@ def exists(path: str) -> bool:
     return filesystem.exists(name)
 
 
-def size(path: str) -> int:
-    filesystem, name = fsspec.core.url_to_fs(path)
-    return filesystem.size(name) or 0
-
-
 def write_atomically(path: str, data: bytes | pa.Buffer) -> None:
     """Make `path` hold `data`, durably, or leave it as it was.
 

@@ -23,7 +23,7 @@ from typing import Any, Generic, TypeVar
 import fsspec
 import pyarrow as pa
 
-from pipeline.files import StoreError, exists, size, write_atomically
+from pipeline.files import StoreError, exists, write_atomically
 from pipeline.records import content_hash
 from pipeline.schemas import RecordSchema
 
@@ -54,7 +54,6 @@ class PartSummary:
 
     index: int
     rows: int
-    size: int  # bytes
 
 
 @dataclass(frozen=True)
@@ -87,7 +86,7 @@ class StageStore(Generic[R]):
         table = self.schema.to_table(rows)
         data = _serialise(table, self.schema, self._input_digests(index))
         write_atomically(self.path(index), data)
-        return PartSummary(index, table.num_rows, len(data))
+        return PartSummary(index, table.num_rows)
 
     def read(self, index: int) -> list[R]:
         """The rows of a part, sorted by key. Raises DamagedPart or OtherVersion."""
@@ -109,7 +108,7 @@ class StageStore(Generic[R]):
                     return DamagedPart(f"{path}: its input, a part of {name}, has changed since")
         except DamagedPart as damage:
             return damage
-        return PartSummary(index, rows, size(path))
+        return PartSummary(index, rows)
 
     def count_rows(self, index: int) -> int:
         """The row count in a part's footer; nothing else is read. Raises DamagedPart."""
@@ -162,7 +161,7 @@ class StageStore(Generic[R]):
         return note
 
     def describe(self, total_parts: int, shaped_by: dict[str, Any]) -> None:
-        """Leave a note for people and for `jobs.status`: what this directory holds."""
+        """Leave a note beside the parts: what this directory holds, for `note` and for people."""
         note = {
             "format": STORE_FORMAT,
             "stage": self.name,
