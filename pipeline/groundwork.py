@@ -9,13 +9,13 @@ from pathlib import Path
 from pipeline.config import Correction, ReplayPolicy, ScaleModelProblems
 from pipeline.lock import stage_lock
 from pipeline.plan import Plan
-from pipeline.problems import NoProblems, load_problems
-from pipeline.problems.splits import assign_roles, drop_near_duplicates
+from pipeline.problems import NoProblems, read_files
+from pipeline.problems.splits import NearDuplicate, assign_roles, drop_near_duplicates
 from pipeline.progress import Observer, Progress
 from pipeline.records import Problem, Role
 from pipeline.scale_model.generator import generate_problems
 from pipeline.settings import ConfigError
-from pipeline.store import missing_parts
+from pipeline.survey import missing_parts
 
 
 def lay_problems(plan: Plan, observer: Observer) -> dict[int, Role]:
@@ -30,12 +30,18 @@ def lay_problems(plan: Plan, observer: Observer) -> dict[int, Role]:
             observer.progress(Progress("problems", len(roles), len(roles), "parts"))
             return dict(enumerate(roles))
     with stage_lock(plan.problems.directory):
-        parts = _parts(plan, _problems(plan), observer)
+        problems, left_out = _problems(plan)
+        parts, duplicates = _parts(plan, problems)
+        left_out += [f"left out: {duplicate}" for duplicate in duplicates]
+        for note in left_out:
+            observer.note(note)
         for index, (_, problems) in enumerate(parts):
             plan.problems.write(index, problems)
             observer.progress(Progress("problems", index + 1, len(parts), "parts"))
         roles = [role for role, _ in parts]
-        plan.problems.describe(len(parts), {"roles": [role.value for role in roles]})
+        plan.problems.describe(
+            len(parts), {"roles": [role.value for role in roles], "left_out": left_out}
+        )
     return dict(enumerate(roles))
 
 
@@ -66,22 +72,24 @@ def check_roles(plan: Plan, roles: dict[int, Role], stages: Sequence[str]) -> No
         )
 
 
-def _problems(plan: Plan) -> list[Problem]:
+def _problems(plan: Plan) -> tuple[list[Problem], list[str]]:
+    """The problems, and what of their files was left out and why."""
     config = plan.config
     if isinstance(config.problems, ScaleModelProblems):
-        return generate_problems(config.problems, config.splits)
-    return load_problems(config.problems)
+        return generate_problems(config.problems, config.splits), []
+    reading = read_files(config.problems)
+    return reading.problems, reading.left_out()
 
 
 def _parts(
-    plan: Plan, problems: list[Problem], observer: Observer
-) -> list[tuple[Role, list[Problem]]]:
-    """Problems of one role, so many to a part; training problems come first."""
+    plan: Plan, problems: list[Problem]
+) -> tuple[list[tuple[Role, list[Problem]]], list[NearDuplicate]]:
+    """Problems of one role, so many to a part, training problems first; and those left out because
+    another role has nearly the same."""
     roles = assign_roles(problems, plan.config.splits)
+    dropped: list[NearDuplicate] = []
     if not isinstance(plan.config.problems, ScaleModelProblems):  # made from templates: all alike
         roles, dropped = drop_near_duplicates(problems, roles)
-        for duplicate in dropped:
-            observer.note(f"left out: {duplicate}")
     size = plan.config.sampling.problems_per_part
     parts: list[tuple[Role, list[Problem]]] = []
     for role in Role:
@@ -92,7 +100,7 @@ def _parts(
             f"none of {len(problems)} problems was released inside the windows of `splits`: "
             "widen them, or name other files in `problems.paths`"
         )
-    return parts
+    return parts, dropped
 
 
 def train_small_policy(plan: Plan, observer: Observer) -> None:

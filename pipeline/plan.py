@@ -32,6 +32,7 @@ from pipeline.config import (
     VLLMPolicy,
 )
 from pipeline.policies import policy_version
+from pipeline.problems.sources import problem_files
 from pipeline.records import (
     Completion,
     Example,
@@ -49,7 +50,7 @@ from pipeline.records import (
 from pipeline.store import StageStore, fingerprint, read_table
 
 LOGIC_VERSIONS = {
-    "problems": 1,
+    "problems": 2,
     "policy": 1,
     "solutions": 1,
     "verdicts": 1,
@@ -275,7 +276,11 @@ def _problem_source(config: PipelineConfig) -> dict[str, Any]:
     """The options of the problems, and the content of the files that they name."""
     options = config.problems.model_dump(mode="json")
     if isinstance(config.problems, FileProblems):
-        options["paths"] = [_file_hash(path) for path in config.problems.paths]
+        try:
+            files = problem_files(config.problems.paths)
+        except OSError as error:
+            raise InputMissing(str(error)) from error
+        options["paths"] = [_file_hash(path) for path in files]
     return options
 
 

@@ -29,30 +29,13 @@ class ScaleModelProblems(Section):
     """Seed of the generator."""
 
 
-class FileProblems(Section):
-    """Problems of a public benchmark, or of your own, read from JSON-lines files."""
-
-    kind: Literal["livecodebench", "leetcode", "humaneval", "jsonl"]
-    paths: Annotated[tuple[str, ...], Field(min_length=1)]
-    """JSON-lines files, plain or compressed (.gz, .zst, ...); local paths or fsspec URIs."""
-    time_limit_s: PositiveFloat = 6.0
-    """CPU seconds of one test where a problem names no limit of its own; LiveCodeBench's."""
-    comparator: Comparator = Comparator.LCB
-    """How outputs are compared."""
-    skip_bad_rows: bool = False
-    """Go on without rows that cannot be read; they are counted and the first are named."""
-    limit: PositiveInt | None = None
-    """Take only the first so many problems, by id."""
-
-
-ProblemsConfig = Annotated[ScaleModelProblems | FileProblems, Field(discriminator="kind")]
-
-
 class DateWindow(Section):
     """Release dates from `after` (included) up to `before` (excluded)."""
 
     after: datetime.date | None = None
+    """First release date that is taken."""
     before: datetime.date | None = None
+    """First release date that is not taken any more."""
 
     @model_validator(mode="after")
     def _ordered(self) -> Self:
@@ -64,6 +47,32 @@ class DateWindow(Section):
         return (self.after is None or day >= self.after) and (
             self.before is None or day < self.before
         )
+
+
+class FileProblems(DateWindow):
+    """Problems of a public benchmark, or of your own, read from JSON-lines files; where dates are
+    given, only those released in that window."""
+
+    kind: Literal["livecodebench", "leetcode", "humaneval", "jsonl"]
+    paths: Annotated[tuple[str, ...], Field(min_length=1)]
+    """JSON-lines files, plain or compressed (.gz, .xz, ...), or folders of them: local paths,
+    fsspec URIs, or datasets of the Hugging Face hub by name,
+    `hf://datasets/OWNER/NAME[@REVISION][/FILE]` (downloaded once to the hub's local cache)."""
+    platforms: tuple[str, ...] = ()
+    """Take only problems of these platforms; none named: of all."""
+    difficulties: tuple[str, ...] = ()
+    """Take only problems of these difficulties; none named: of all."""
+    time_limit_s: PositiveFloat = 6.0
+    """CPU seconds of one test where a problem names no limit of its own; LiveCodeBench's."""
+    comparator: Comparator = Comparator.LCB
+    """How outputs are compared."""
+    skip_bad_rows: bool = False
+    """Go on without rows that cannot be read; they are counted and the first are named."""
+    limit: PositiveInt | None = None
+    """Take only the first so many problems, by id, after all filters."""
+
+
+ProblemsConfig = Annotated[ScaleModelProblems | FileProblems, Field(discriminator="kind")]
 
 
 class SplitsConfig(Section):

@@ -19,6 +19,7 @@ from sandbox.protocol import TestCase
 
 SOURCE = "livecodebench"
 _MAX_BYTES = 1 << 30  # of decompressed private tests: the largest real ones are a tenth of it
+_MAX_OPCODES = 16  # of a pickle that holds one string; protocols 0 to 5 take 3 to 5
 _STRING_OPCODES = {"UNICODE", "SHORT_BINUNICODE", "BINUNICODE", "BINUNICODE8"}
 _FRAMING_OPCODES = {"PROTO", "FRAME", "MEMOIZE", "PUT", "BINPUT", "LONG_BINPUT", "STOP"}
 
@@ -104,14 +105,16 @@ def unpack(text: str) -> str:
         raise FieldError(field, f"cut off, or larger than {_MAX_BYTES} bytes when decompressed")
     strings: list[str] = []
     try:
-        for opcode, argument, _ in pickletools.genops(pickled):
+        for count, (opcode, argument, _) in enumerate(pickletools.genops(pickled), start=1):
+            if count > _MAX_OPCODES:
+                raise FieldError(field, f"refused: a pickle of more than {_MAX_OPCODES} opcodes")
             if opcode.name in _STRING_OPCODES:
                 strings.append(str(argument))
             elif opcode.name not in _FRAMING_OPCODES:
                 raise FieldError(
                     field, f"refused: a pickle with {opcode.name} is more than a string"
                 )
-    except ValueError as error:
+    except (ValueError, OverflowError) as error:
         raise FieldError(field, f"not a pickle: {error}") from None
     if len(strings) != 1:
         raise FieldError(field, f"refused: a pickle of {len(strings)} strings instead of one")
@@ -152,6 +155,8 @@ def _value(field: str, text: str) -> str:
     """The text again, once it is known to be one JSON value."""
     try:
         json.loads(text)
+    except RecursionError:
+        raise FieldError(field, "no JSON value: nested too deeply") from None
     except ValueError as error:
         raise FieldError(field, f"no JSON value: {error}") from None
     return text.strip()

@@ -120,7 +120,7 @@ def test_a_bad_row_is_named_by_file_row_and_field(tmp_path, row, field):
 
 
 def test_every_bad_row_is_listed_and_the_same_id_twice_is_one(tmp_path):
-    rows = [OURS, without("tests"), OURS, without("difficulty")]
+    rows = [OURS, without("tests"), OURS | {"statement": "Other."}, without("difficulty")]
     path = write(tmp_path / "p.jsonl", rows)
     assert bad("jsonl", path) == [(2, "tests"), (3, "id"), (4, "difficulty")]
 
