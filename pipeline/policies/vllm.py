@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 from pipeline.config import VLLMPolicy
 from pipeline.policies.own_loop import OwnLoop
 from pipeline.policies.protocol import PolicyError, PolicyRequest, PolicyResponse
+from pipeline.policies.vllm_restarts import RestartingEngine
 from pipeline.prompts import Prompt
 from pipeline.records import FinishReason, content_hash
 
@@ -68,8 +69,13 @@ class VLLM:
         self._config = config
         self._closed = False
         self._loop = OwnLoop("vllm")
+        on_cpu = config.gpus == 0
+        self._engine = RestartingEngine(
+            start=lambda: _start_engine(config),
+            end=lambda engine: _end_engine(engine, _CPU_SHUTDOWN_S if on_cpu else None),
+        )
         try:
-            self._engine = self._loop.submit(_start_engine(config)).result()
+            engine: AsyncLLM = self._loop.submit(self._engine.open()).result()
         # vLLM raises bare Exceptions of many kinds on its way up (a bad model, too little memory, a
         # process that died); all of them mean that this policy cannot be had.
         except Exception as error:
@@ -78,8 +84,8 @@ class VLLM:
                 raise
             raise PolicyError(f"vLLM did not start with model {config.model!r}: {error}") from error
         _hand_logs_to_python()
-        self._tokenizer: Any = self._engine.get_tokenizer()
-        self._context = self._engine.model_config.max_model_len
+        self._tokenizer: Any = engine.get_tokenizer()
+        self._context = engine.model_config.max_model_len
         if not self._tokenizer.chat_template:
             self.close()
             raise PolicyError(
@@ -88,7 +94,10 @@ class VLLM:
             )
 
     def complete(self, requests: Sequence[PolicyRequest]) -> AsyncIterator[PolicyResponse]:
-        """Every answer, as it finishes. Raises PolicyError when the engine dies."""
+        """Every answer, as it finishes, whatever becomes of the engine meanwhile.
+
+        Raises PolicyError for a request that the engine dies of, or when it is given up.
+        """
         if self._closed:
             raise PolicyError("this vLLM policy is closed")
         return self._loop.as_they_finish(
@@ -108,13 +117,7 @@ class VLLM:
         del self._engine
 
     async def _end(self) -> None:
-        from vllm.v1.engine.exceptions import EngineDeadError
-
-        engine = self._engine
-        engine.output_processor.propagate_error(EngineDeadError())
-        if engine.output_handler is not None:
-            engine.output_handler.cancel()  # else it reports the engine's end as a failure
-        engine.shutdown(timeout=_CPU_SHUTDOWN_S if self._config.gpus == 0 else None)
+        await self._engine.close()
         if others := asyncio.all_tasks() - {asyncio.current_task()}:
             await asyncio.wait(others, timeout=1.0)  # they see the engine's end, and end
 
@@ -143,22 +146,15 @@ class VLLM:
             output_kind=RequestOutputKind.FINAL_ONLY,
         )
         try:
-            async for output in self._engine.generate(
-                tokens_input(tokens), params, f"{key}-{index}"
-            ):
-                answer = output.outputs[0]
-                if answer.finish_reason in _FINISH_REASONS:
-                    return PolicyResponse(
-                        key,
-                        index,
-                        answer.text,
-                        _FINISH_REASONS[answer.finish_reason],
-                        len(tokens),
-                        len(answer.token_ids),
-                    )
+            answer = await self._engine.answer(tokens_input(tokens), params, f"{key}-{index}")
         except VLLMError as error:
             raise PolicyError(f"vLLM failed on request {key}, sample {index}: {error}") from error
-        raise PolicyError(f"vLLM dropped request {key}, sample {index}")
+        if answer.finish_reason not in _FINISH_REASONS:
+            raise PolicyError(
+                f"vLLM ended request {key}, sample {index} with {answer.finish_reason!r}"
+            )
+        reason = _FINISH_REASONS[answer.finish_reason]
+        return PolicyResponse(key, index, answer.text, reason, len(tokens), len(answer.token_ids))
 
 
 def _seed(seed: int, key: str, index: int) -> int:
@@ -200,6 +196,16 @@ async def _start_engine(config: VLLMPolicy) -> "AsyncLLM":
         args.kv_cache_memory_bytes = int(config.kv_cache_gb * 2**30)
     # vLLM's defaults for offline work batch more requests than those for serving.
     return AsyncLLM.from_engine_args(args, usage_context=UsageContext.LLM_CLASS)
+
+
+async def _end_engine(engine: "AsyncLLM", timeout_s: float | None) -> None:
+    """End its process; what is in flight raises EngineDeadError. It may be dead already."""
+    from vllm.v1.engine.exceptions import EngineDeadError
+
+    engine.output_processor.propagate_error(EngineDeadError())
+    if engine.output_handler is not None:
+        engine.output_handler.cancel()  # else it reports the engine's end as a failure
+    engine.shutdown(timeout=timeout_s)
 
 
 def _hand_logs_to_python() -> None:

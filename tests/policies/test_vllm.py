@@ -4,6 +4,7 @@ import asyncio
 import subprocess
 import sys
 import time
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import pytest
@@ -29,6 +30,11 @@ def ask(policy: VLLM, *requests: PolicyRequest) -> dict[tuple[str, int], PolicyR
     answers = {(response.key, response.sample_index): response for response in responses}
     assert len(answers) == len(responses), "an answer came twice"
     return answers
+
+
+def engine_process(policy: VLLM) -> BaseProcess:
+    (process,) = policy._engine._engine.engine_core.resources.engine_manager.processes
+    return process
 
 
 def test_importing_the_module_does_not_import_vllm() -> None:
@@ -84,7 +90,7 @@ def test_the_answer_continues_the_prefill_within_the_chat_template_until_the_pol
     expected = tokenizer.decode(tokens[inputs.input_ids.shape[1] :], skip_special_tokens=True)
 
     greedy = VLLM(tiny_config.model_copy(update={"temperature": 0.0}))
-    (process,) = greedy._engine.engine_core.resources.engine_manager.processes
+    process = engine_process(greedy)
     answer = ask(greedy, PolicyRequest("prefilled", prompt, (0,)))["prefilled", 0]
     assert answer.text == expected
     assert answer.prompt_tokens == inputs.input_ids.shape[1]
@@ -106,19 +112,21 @@ def test_the_answer_continues_the_prefill_within_the_chat_template_until_the_pol
     greedy.close()
 
 
-def test_an_engine_that_dies_is_a_policy_error(tiny_config: VLLMPolicy) -> None:
+def test_an_engine_that_dies_is_started_again_and_no_request_is_lost(
+    tiny_config: VLLMPolicy,
+) -> None:
     policy = VLLM(tiny_config)
-    (process,) = policy._engine.engine_core.resources.engine_manager.processes
+    process = engine_process(policy)
 
-    async def ask_a_dying_engine() -> None:
-        answers = policy.complete([PolicyRequest("doomed", HELLO, tuple(range(2000)))])
-        await anext(answers)
+    async def ask_a_dying_engine() -> list[PolicyResponse]:
+        answers = policy.complete([PolicyRequest("survives", HELLO, tuple(range(1000)))])
+        first = await anext(answers)
         process.kill()
-        async for _ in answers:
-            pass
+        return [first, *[answer async for answer in answers]]
 
-    with pytest.raises(PolicyError, match="doomed"):
-        asyncio.run(ask_a_dying_engine())
+    answers = asyncio.run(ask_a_dying_engine())
+    assert sorted(answer.sample_index for answer in answers) == list(range(1000))
+    assert engine_process(policy).pid != process.pid
     policy.close()
 
 
@@ -177,7 +185,7 @@ from pipeline.policies.vllm import VLLM
 
 if __name__ == "__main__":
     policy = VLLM(VLLMPolicy.model_validate_json(sys.argv[1]))
-    (process,) = policy._engine.engine_core.resources.engine_manager.processes
+    (process,) = policy._engine._engine.engine_core.resources.engine_manager.processes
     print(process.pid, flush=True)
     time.sleep(600)
 """
