@@ -1,15 +1,22 @@
 """Problems of public benchmarks, and of your own: one loader per form, all to `Problem`."""
 
 import logging
-from importlib import import_module
 
 from pipeline.config import FileProblems
+from pipeline.problems.forms import UnknownForm, row_form
 from pipeline.problems.reading import BadRows, NoProblems, Reading, read_problems
 from pipeline.records import Problem
 
 _log = logging.getLogger(__name__)
 
-__all__ = ["BadRows", "NoProblems", "load_canonical_programs", "load_problems", "read_files"]
+__all__ = [
+    "BadRows",
+    "NoProblems",
+    "UnknownForm",
+    "load_canonical_programs",
+    "load_problems",
+    "read_files",
+]
 
 
 def read_files(config: FileProblems) -> Reading:
@@ -18,7 +25,7 @@ def read_files(config: FileProblems) -> Reading:
     Raises BadRows, listing every row that cannot be read by file, row and field; NoProblems; and
     OSError for a file that cannot be read.
     """
-    return read_problems(config, import_module(f"pipeline.problems.{config.kind}").Row)
+    return read_problems(config, row_form(config.kind))
 
 
 def load_problems(config: FileProblems) -> list[Problem]:

@@ -110,7 +110,7 @@ def read_problems(config: FileProblems, form: type[ProblemRow]) -> Reading:
     kept = _Kept()
     bad: list[BadRow] = []
     filters = _Filters(config)
-    for path, number, line in _lines(problem_files(config.paths)):
+    for path, number, line in lines(problem_files(config.paths)):
         place = f"{path}, row {number}"
         try:
             row = form.model_validate_json(line)
@@ -209,7 +209,8 @@ class _Filters:
         return f"released {min(self._dates)} to {max(self._dates)}"
 
 
-def _lines(paths: Sequence[str]) -> Iterator[tuple[str, int, bytes]]:
+def lines(paths: Sequence[str]) -> Iterator[tuple[str, int, bytes]]:
+    """File, number (from 1) and text of every row. Raises OSError naming the file."""
     for path in paths:
         try:
             with fsspec.open(path, "rb", compression="infer") as file:

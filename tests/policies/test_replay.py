@@ -65,15 +65,26 @@ def test_a_sample_beyond_the_recorded_ones_is_named(tmp_path: Path) -> None:
     ("rows", "told"),
     [
         ("not json", "neither JSON lines nor a JSON list"),
-        ([{"output_list": ["x"]}], "row 1: question_id must be a text, got None"),
-        ([{"question_id": "a", "output_list": "x"}], "row 1: output_list must be a list of texts"),
-        (["text"], "row 1: question_id"),
-        ([{"question_id": "a", "output_list": []}] * 2, "row 2: question_id 'a' came before"),
+        ([], "holds no recorded candidates"),
+        ([{"output_list": ["x"]}], "row 1, question_id: Field required"),
+        ([{"question_id": "a", "output_list": "x"}], "row 1, output_list: Input should be a"),
+        ([{"question_id": "a", "output_list": ["", 7]}], "row 1, output_list[1]: Input should be"),
+        (["text"], "row 1, row: Input should be"),
+        ([{"question_id": "a", "output_list": []}] * 2, "row 2, question_id: 'a' came before"),
+        (
+            [{"question_id": "a", "output_list": ["x"], "graded_list": [True, False]}],
+            "row 1, row: graded_list has 2 entries for 1 answers",
+        ),
     ],
 )
 def test_a_bad_row_is_named(tmp_path: Path, rows: Any, told: str) -> None:
     with pytest.raises(PolicyError, match=re.escape(told)):
         recorded(tmp_path / "r.json", rows)
+
+
+def test_half_a_surrogate_pair_in_an_answer_becomes_a_replacement_character(tmp_path: Path) -> None:
+    policy = recorded(tmp_path / "r.json", '[{"question_id": "a", "output_list": ["\\ud800!"]}]')
+    assert [a.text for a in ask(policy, PolicyRequest("a", ANY, (0,)))] == ["\ufffd!"]
 
 
 def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
