@@ -17,7 +17,7 @@ import struct
 import threading
 import uuid
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -41,23 +41,37 @@ class _Place:
 class Journal:
     """The records of a directory: those found when it was opened, and those put since.
 
-    Records that other processes append meanwhile are seen by the next one to open the directory.
-    Safe to use from several threads.
+    Records that other processes append meanwhile are seen after `refresh`. Safe to use from several
+    threads.
     """
 
     def __init__(self, directory: Path | str) -> None:
         """Read every file. Raises JournalError for a file that is no journal."""
-        self._directory = Path(directory)
-        self._directory.mkdir(parents=True, exist_ok=True)
+        self.directory = Path(directory)
+        self.directory.mkdir(parents=True, exist_ok=True)
         self._places: dict[tuple[str, int], _Place] = {}
-        for path in sorted(self._directory.glob("*.journal")):
-            self._places.update(_read(path))
+        self._read_to: dict[Path, int] = {}
         self._writing = threading.Lock()
         self._syncing = threading.Lock()
+        self._reading = threading.Lock()
         self._file: _Writer | None = None
+        self.refresh()
 
     def __len__(self) -> int:
         return len(self._places)
+
+    def __contains__(self, record: tuple[str, int]) -> bool:
+        return record in self._places
+
+    def refresh(self) -> None:
+        """See what others have recorded since. Raises JournalError as opening does."""
+        with self._reading:
+            for path in sorted(self.directory.glob("*.journal")):
+                mine = self._file is not None and path == self._file.path
+                start = self._read_to.get(path, 0)
+                if not mine and path.stat().st_size > start:
+                    places, self._read_to[path] = _read(path, start)
+                    self._places.update(places)
 
     def payloads(self) -> Iterator[bytes]:
         """Every recorded payload."""
@@ -80,20 +94,26 @@ class Journal:
 
         Threads that put at the same time share one fsync.
         """
-        head = f"{request_hash} {sample_index}\n".encode()
+        self.put_all([(request_hash, sample_index, payload)])
+
+    def put_all(self, records: Iterable[tuple[str, int, bytes]]) -> None:
+        """`put` many, with one fsync; where it raises, some of them may be recorded."""
+        places: dict[tuple[str, int], _Place] = {}
         with self._writing:
             if self._file is None:
-                self._file = _Writer(self._directory)
-            file = self._file
+                self._file = _Writer(self.directory)
+            file, end = self._file, 0
             try:
-                end = file.append(head + payload)
+                for request_hash, sample_index, payload in records:
+                    end = file.append(f"{request_hash} {sample_index}\n".encode() + payload)
+                    place = _Place(file.path, end - len(payload), len(payload))
+                    places[request_hash, sample_index] = place
             except OSError:
                 self._file = None  # it may end in half a frame: nothing may follow that
                 raise
         with self._syncing:
             file.sync(end)
-        place = _Place(file.path, end - len(payload), len(payload))
-        self._places[request_hash, sample_index] = place
+        self._places.update(places)
 
     def close(self) -> None:
         with self._writing:
@@ -138,8 +158,9 @@ class _Writer:
             data = data[count:]
 
 
-def _read(path: Path) -> dict[tuple[str, int], _Place]:
-    """Where each record of a file is, up to the first frame that is not whole."""
+def _read(path: Path, start: int) -> tuple[dict[tuple[str, int], _Place], int]:
+    """Where each record of a file from `start` is, up to the first frame that is not whole, and
+    where that is."""
     places: dict[tuple[str, int], _Place] = {}
     size = path.stat().st_size
     with path.open("rb") as file:
@@ -149,19 +170,23 @@ def _read(path: Path) -> dict[tuple[str, int], _Place]:
                 f"{path} is no response journal of this version: it begins with {magic!r}, not "
                 f"{_MAGIC!r}; move it away, or use the version that wrote it"
             )
-        while (start := file.tell()) < size:
+        end = max(start, len(magic))
+        file.seek(end)
+        while end < size:
             frame = file.read(_FRAME.size)
             length, checksum = _FRAME.unpack(frame) if len(frame) == _FRAME.size else (size, 0)
-            body = file.read(length) if start + _FRAME.size + length <= size else b""
+            body = file.read(length) if end + _FRAME.size + length <= size else b""
             if len(body) != length or zlib.crc32(body) != checksum:
                 logger.warning(
-                    "%s: the last %d bytes are no whole record (a writer was killed): ignored",
+                    "%s: the last %d bytes are no whole record (a writer was killed, or is at it): "
+                    "ignored",
                     path,
-                    size - start,
+                    size - end,
                 )
                 break
             head, _, payload = body.partition(b"\n")
             request_hash, sample_index = head.decode().split(" ")
-            place = _Place(path, file.tell() - len(payload), len(payload))
+            end = file.tell()
+            place = _Place(path, end - len(payload), len(payload))
             places[request_hash, int(sample_index)] = place
-    return places
+    return places, end

@@ -121,10 +121,7 @@ def test_an_unknown_kind_lists_those_there_are(config_file: Path) -> None:
             ["--problems", "{kind: jsonl, paths: [p.jsonl]}", "--scale_model", "{}"],
             "can only answer scale_model problems",
         ),
-        (
-            ["--policy", "{kind: openai, budget_usd: 5}", "--sampling.pool.max_size", "2"],
-            "do not see each other's spending",
-        ),
+        (["--policy", "{kind: openai, model: o9}"], "no price is known for the model 'o9'"),
         (["--policy", "{kind: openai, prompt: bare}"], "cannot continue a prefix"),
         (["--training.arms", "[{name: a}, {name: b}]"], "they are one model"),
     ],

@@ -1,16 +1,18 @@
-"""What is sent to the two OpenAI APIs, and what their answers mean."""
+"""What is sent to the two OpenAI APIs, and what their answers mean.
+
+Answers are read as the plain JSON that they are: the same reading then serves a live call and a
+line of a batch's output file, and building the client's objects cost more than all else of a call.
+"""
 
 from dataclasses import dataclass
 from typing import Any
 
-from openai import AsyncOpenAI
-from openai.types.chat import ChatCompletion
-from openai.types.responses import Response, ResponseOutputMessage
-
-from pipeline.config import OpenAIPolicy, Price
+from pipeline.config import OpenAIPolicy
 from pipeline.policies.retries import MalformedResponse
 from pipeline.prompts import Prompt
 from pipeline.records import FinishReason
+
+PATHS = {"responses": "/responses", "chat": "/chat/completions"}
 
 _SERVER_FAILURES = frozenset({"server_error", "rate_limit_exceeded"})
 _INCOMPLETE = {
@@ -22,32 +24,33 @@ _CHAT_FINISH = {
     "length": FinishReason.LENGTH,
     "content_filter": FinishReason.FILTERED,
 }
+_PROMPT_FAILURES = {
+    "context_length_exceeded": FinishReason.LENGTH,
+    "invalid_prompt": FinishReason.FILTERED,
+    "content_filter": FinishReason.FILTERED,
+}
 # Characters around the two messages that the API adds by itself, in tokens, with room to spare.
 _FRAMING_TOKENS = 200
+_BYTES_PER_TOKEN = 4  # OpenAI's own rule of thumb, and how its rate limits guess a prompt's size
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Tokens of one answer. `prompt` includes `cached`, `completion` includes `reasoning`."""
+
+    prompt: int = 0
+    cached: int = 0
+    completion: int = 0
+    reasoning: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """One answer. `completion_tokens` includes `reasoning_tokens`; None: the server did not say."""
+    """One answer; `usage` None: the server did not say."""
 
     text: str
     finish_reason: FinishReason
-    prompt_tokens: int | None
-    completion_tokens: int | None
-    reasoning_tokens: int = 0
-
-    def cost_usd(self, price: Price, worst_usd: float) -> float:
-        """Dollars, at full price for cached input too; the worst case where usage is unknown."""
-        if self.prompt_tokens is None or self.completion_tokens is None:
-            return worst_usd
-        return (self.prompt_tokens * price.input + self.completion_tokens * price.output) / 1e6
-
-
-def worst_cost_usd(config: OpenAIPolicy, prompt: Prompt) -> float:
-    """The most that one call can cost: a token of the prompt is at least one byte of it."""
-    prompt_tokens = len((prompt.system + prompt.user).encode()) + _FRAMING_TOKENS
-    price = config.price
-    return (prompt_tokens * price.input + config.max_output_tokens * price.output) / 1e6
+    usage: Usage | None
 
 
 def body(config: OpenAIPolicy, prompt: Prompt) -> dict[str, Any]:
@@ -71,59 +74,91 @@ def body(config: OpenAIPolicy, prompt: Prompt) -> dict[str, Any]:
     }
 
 
-async def ask(client: AsyncOpenAI, config: OpenAIPolicy, request: dict[str, Any]) -> Answer:
-    """One call. Raises openai.OpenAIError or MalformedResponse."""
-    create = (
-        client.responses.create if config.api == "responses" else client.chat.completions.create
-    )
-    told: Response | ChatCompletion = await create(**request)
+def worst_usage(config: OpenAIPolicy, prompt: Prompt) -> Usage:
+    """The most that one call can use: a token of the prompt is at least one byte of it."""
+    prompt_tokens = len((prompt.system + prompt.user).encode("utf-8", "replace"))
+    return Usage(prompt=prompt_tokens + _FRAMING_TOKENS, completion=config.max_output_tokens)
+
+
+def worst_cost_usd(config: OpenAIPolicy, prompt: Prompt) -> float:
+    """The most that one call can cost, dollars."""
+    return cost_usd(config, worst_usage(config, prompt))
+
+
+def cost_usd(config: OpenAIPolicy, usage: Usage) -> float:
+    """Dollars of one answer, the discounts for cached prompts and batches taken off."""
+    return config.price.cost_usd(usage.prompt, usage.cached, usage.completion, batch=config.batch)
+
+
+def likely_prompt_tokens(prompt: Prompt) -> float:
+    """A guess at the size of a prompt."""
+    return len((prompt.system + prompt.user).encode("utf-8", "replace")) / _BYTES_PER_TOKEN
+
+
+def read_answer(config: OpenAIPolicy, told: Any) -> Answer:
+    """The answer in the body of a success. Raises MalformedResponse."""
     try:
-        return _of_response(told) if isinstance(told, Response) else _of_chat(told)
-    # The client builds its objects without looking at what they hold, so a body of another shape
-    # shows up only when an attribute is missing or is something else.
+        return _of_response(told) if config.api == "responses" else _of_chat(told)
     except (AttributeError, TypeError, IndexError, KeyError) as error:
-        raise MalformedResponse(f"the server's answer has an unknown shape: {error}") from error
+        raise MalformedResponse(f"the server's answer has an unknown shape: {error!r}") from error
 
 
-def _of_response(response: Response) -> Answer:
-    if response.status == "failed" or response.error is not None:
-        error = response.error
-        if error is None or error.code in _SERVER_FAILURES:
-            raise MalformedResponse(f"the server failed: {error.message if error else 'no reason'}")
-        return Answer(error.message, FinishReason.FILTERED, *_usage_of(response))
+def prompt_failure(message: str, code: str | None) -> FinishReason | None:
+    """What a 400 says about the prompt; None where it says that the request is wrong."""
+    if "maximum context length" in message:  # other servers have no code for it
+        return FinishReason.LENGTH
+    return _PROMPT_FAILURES.get(code or "")
+
+
+def _of_response(told: dict[str, Any]) -> Answer:
+    error = told.get("error")
+    if told["status"] == "failed" or error is not None:
+        code, message = (error["code"], error["message"]) if error else (None, "no reason")
+        if error is None or code in _SERVER_FAILURES:
+            raise MalformedResponse(f"the server failed: {message}")
+        return Answer(message, FinishReason.FILTERED, _usage_of(told))
     parts = [
-        part
-        for item in response.output
-        if isinstance(item, ResponseOutputMessage)
-        for part in item.content
+        part for item in told["output"] if item["type"] == "message" for part in item["content"]
     ]
-    text = "".join(part.text for part in parts if part.type == "output_text")
-    refusal = "".join(part.refusal for part in parts if part.type == "refusal")
+    text = "".join(part["text"] for part in parts if part["type"] == "output_text")
+    refusal = "".join(part["refusal"] for part in parts if part["type"] == "refusal")
     finish = FinishReason.REFUSED if refusal and not text else FinishReason.STOP
-    if response.incomplete_details is not None:
-        finish = _INCOMPLETE[response.incomplete_details.reason or "max_output_tokens"]
-    return Answer(text or refusal, finish, *_usage_of(response))
+    if (incomplete := told.get("incomplete_details")) is not None:
+        finish = _INCOMPLETE[incomplete.get("reason") or "max_output_tokens"]
+    return Answer(text or refusal, finish, _usage_of(told))
 
 
-def _usage_of(response: Response) -> tuple[int | None, int | None, int]:
-    usage = response.usage
+def _usage_of(told: dict[str, Any]) -> Usage | None:
+    usage = told.get("usage")
     if usage is None:
-        return None, None, 0
-    details = usage.output_tokens_details
-    reasoning = details.reasoning_tokens if details else 0
-    return usage.input_tokens, usage.output_tokens, reasoning or 0
+        return None
+    return Usage(
+        prompt=int(usage["input_tokens"]),
+        cached=_detail(usage, "input_tokens_details", "cached_tokens"),
+        completion=int(usage["output_tokens"]),
+        reasoning=_detail(usage, "output_tokens_details", "reasoning_tokens"),
+    )
 
 
-def _of_chat(completion: ChatCompletion) -> Answer:
-    choice = completion.choices[0]
-    finish = _CHAT_FINISH[choice.finish_reason]
-    refusal = choice.message.refusal
-    if refusal and not choice.message.content:
+def _of_chat(told: dict[str, Any]) -> Answer:
+    choice = told["choices"][0]
+    message = choice["message"]
+    finish = _CHAT_FINISH[choice["finish_reason"]]
+    content, refusal = message.get("content"), message.get("refusal")
+    if refusal and not content:
         finish = FinishReason.REFUSED
-    text = choice.message.content or refusal or ""
-    usage = completion.usage
-    if usage is None:
-        return Answer(text, finish, None, None)
-    details = usage.completion_tokens_details
-    reasoning = (details.reasoning_tokens or 0) if details else 0
-    return Answer(text, finish, usage.prompt_tokens, usage.completion_tokens, reasoning)
+    usage = told.get("usage")
+    if usage is not None:
+        usage = Usage(
+            prompt=int(usage["prompt_tokens"]),
+            cached=_detail(usage, "prompt_tokens_details", "cached_tokens"),
+            completion=int(usage["completion_tokens"]),
+            reasoning=_detail(usage, "completion_tokens_details", "reasoning_tokens"),
+        )
+    text = "".join([content or refusal or ""])  # a TypeError where it is no text
+    return Answer(text, finish, usage)
+
+
+def _detail(usage: dict[str, Any], details: str, name: str) -> int:
+    """A count that many servers leave out."""
+    return int((usage.get(details) or {}).get(name) or 0)

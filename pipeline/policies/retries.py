@@ -7,8 +7,11 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
+import httpx2
 import openai
 import tenacity
+
+from pipeline.policies.rate_limit import reset_s
 
 T = TypeVar("T")
 
@@ -23,8 +26,13 @@ class MalformedResponse(Exception):
     """A success that makes no sense, or tells of a failure on the server's side."""
 
 
-async def with_retries(call: Callable[[], Awaitable[T]], retries: int) -> T:
+async def with_retries(
+    call: Callable[[], Awaitable[T]],
+    retries: int,
+    pause: Callable[[float], None] = lambda seconds: None,
+) -> T:
     """The result of `call`, tried again up to `retries` times while it fails in passing ways.
+    `pause` hears of every wait that the server asks for.
 
     Raises what the last try raised. `Retry-After` is honoured, with jitter on top so that waiting
     calls do not come back all at once; without it, the wait is random and grows exponentially.
@@ -37,7 +45,12 @@ async def with_retries(call: Callable[[], Awaitable[T]], retries: int) -> T:
     )
 
     async def attempt() -> T:  # tenacity awaits only what it sees to be a coroutine function
-        return await call()
+        try:
+            return await call()
+        except openai.RateLimitError as error:
+            if is_transient(error) and (asked := retry_after_s(error)):
+                pause(asked)
+            raise
 
     return await attempts(attempt)
 
@@ -53,7 +66,8 @@ def is_transient(error: BaseException) -> bool:
 
 
 def retry_after_s(error: BaseException | None) -> float | None:
-    """Seconds that the server asks to wait; None where it does not say."""
+    """Seconds that the server asks to wait, by `Retry-After` or else by the rate limit that is used
+    up; None where it does not say."""
     if not isinstance(error, openai.APIStatusError):
         return None
     headers = error.response.headers
@@ -63,7 +77,15 @@ def retry_after_s(error: BaseException | None) -> float | None:
         except (KeyError, ValueError):
             continue
     date = email.utils.parsedate_tz(headers.get("retry-after", ""))
-    return max(0.0, email.utils.mktime_tz(date) - time.time()) if date else None
+    return max(0.0, email.utils.mktime_tz(date) - time.time()) if date else reset_s(headers)
+
+
+def may_be_billed(error: BaseException) -> bool:
+    """Whether the server may have done the work of a call that failed: its answer was lost on the
+    way, or came garbled. An error status is not billed, nor what was never sent."""
+    return not isinstance(error, openai.APIStatusError) and not isinstance(
+        error.__cause__, httpx2.ConnectError | httpx2.ConnectTimeout | httpx2.PoolTimeout
+    )
 
 
 def _wait(state: tenacity.RetryCallState) -> float:

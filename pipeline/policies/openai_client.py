@@ -1,0 +1,83 @@
+"""The client of an OpenAI server: made when it is first needed, checked before it may spend.
+
+The key is read from OPENAI_API_KEY and nowhere else, and only here.
+"""
+
+import asyncio
+import difflib
+import json
+import os
+
+import openai
+
+from pipeline.config import OpenAIPolicy
+from pipeline.policies.protocol import PolicyError
+from pipeline.policies.retries import MalformedResponse, with_retries
+
+FAILURES = (openai.OpenAIError, MalformedResponse, json.JSONDecodeError)
+"""All that a call to the server may raise."""
+
+
+class Connection:
+    """One client for all callers on one event loop."""
+
+    def __init__(self, config: OpenAIPolicy) -> None:
+        self._config = config
+        self._making = asyncio.Lock()
+        self._client: openai.AsyncOpenAI | None = None
+
+    async def client(self) -> openai.AsyncOpenAI:
+        """Raises PolicyError that names a missing or bad key, or an unknown or retired model: the
+        first time, the server is asked for its models, which costs nothing."""
+        async with self._making:
+            if self._client is None:
+                self._client = await self._checked()
+            return self._client
+
+    def told(self, error: Exception) -> str:
+        """An API failure in one line, without the key that a server may quote.
+
+        Raise what says it `from None`: the original may quote the key too.
+        """
+        status = f"{error.status_code} " if isinstance(error, openai.APIStatusError) else ""
+        if isinstance(error, openai.AuthenticationError):
+            status += "the key in OPENAI_API_KEY was refused: "
+        return without_key(f"{status}{error}")
+
+    async def close(self) -> None:
+        if self._client is not None:
+            await self._client.close()
+
+    async def _checked(self) -> openai.AsyncOpenAI:
+        config = self._config
+        api_key = os.environ.get("OPENAI_API_KEY", "")
+        if not api_key and config.base_url is None:
+            raise PolicyError("OPENAI_API_KEY is not set: export it before asking an OpenAI model")
+        client = openai.AsyncOpenAI(
+            api_key=api_key or "none",
+            base_url=config.base_url,
+            timeout=config.timeout_s,
+            max_retries=0,  # ours know the journal, the budget and the rate limits
+        )
+        try:
+            models = await with_retries(lambda: _models(client), config.max_retries)
+        except FAILURES as error:
+            await client.close()
+            raise PolicyError(f"preflight for {config.model!r}: {self.told(error)}") from None
+        if config.model not in models:
+            await client.close()
+            similar = difflib.get_close_matches(config.model, models, n=3, cutoff=0.3)
+            raise PolicyError(
+                f"policy.model {config.model!r} is not among the models that this key may use: "
+                f"unknown, or retired; similar ones are {', '.join(similar) or 'not there'}"
+            )
+        return client
+
+
+def without_key(text: str) -> str:
+    api_key = os.environ.get("OPENAI_API_KEY")
+    return text.replace(api_key, "[key]") if api_key else text
+
+
+async def _models(client: openai.AsyncOpenAI) -> list[str]:
+    return [model.id async for model in client.models.list()]

@@ -1,0 +1,97 @@
+"""Paid answers in the journal: what identifies one, and how it is kept."""
+
+import asyncio
+import dataclasses
+import json
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from pipeline.config import OpenAIPolicy
+from pipeline.files import StoreError
+from pipeline.journal import Journal
+from pipeline.policies import openai_wire
+from pipeline.policies.openai_wire import Answer, Usage
+from pipeline.policies.protocol import PolicyError, PolicyRequest, PolicyResponse
+from pipeline.records import FinishReason, content_hash
+
+Slot = tuple[str, int]
+"""Hash of a request's body and server, and the sample's index: where its answer is kept."""
+
+_REFRESH_S = 1.0  # between two looks at what other processes have recorded
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One sample of a request, and what is sent for it."""
+
+    request: PolicyRequest
+    body: dict[str, Any]
+    slot: Slot
+
+
+def calls_of(config: OpenAIPolicy, requests: Iterable[PolicyRequest]) -> Iterator[Call]:
+    """The calls that answer the requests; two of equal prompts share their slots."""
+    for request in requests:
+        body = openai_wire.body(config, request.prompt)
+        told = content_hash(config.base_url, json.dumps(body, sort_keys=True))
+        for index in request.sample_indices:
+            yield Call(request, body, (told, index))
+
+
+class PaidAnswers:
+    """The journal's answers of one policy."""
+
+    def __init__(self, journal: Journal) -> None:
+        self._journal = journal
+        self._refreshed = time.monotonic()
+
+    def get(self, slot: Slot, key: str) -> PolicyResponse | None:
+        """The recorded answer, under the asker's name of the request."""
+        payload = self._journal.get(*slot)
+        if payload is None:
+            return None
+        fields = json.loads(payload) | {"key": key}
+        return PolicyResponse(**fields | {"finish_reason": FinishReason(fields["finish_reason"])})
+
+    def __contains__(self, slot: Slot) -> bool:
+        return slot in self._journal
+
+    async def refresh(self) -> None:
+        """See what other processes have paid for meanwhile."""
+        if time.monotonic() - self._refreshed > _REFRESH_S:
+            self._refreshed = time.monotonic()
+            await asyncio.to_thread(self._journal.refresh)
+
+    async def put(self, answers: Iterable[tuple[Slot, PolicyResponse]]) -> None:
+        """Durable when it returns. Raises PolicyError."""
+        records = [
+            (*slot, json.dumps(dataclasses.asdict(answer)).encode()) for slot, answer in answers
+        ]
+        try:
+            await asyncio.to_thread(self._journal.put_all, records)
+        except (OSError, StoreError) as error:
+            raise PolicyError(f"a paid answer could not be recorded: {error}") from error
+
+    def close(self) -> None:
+        self._journal.close()
+
+
+def to_response(
+    config: OpenAIPolicy, answer: Answer, key: str, index: int, worst_usd: float
+) -> PolicyResponse:
+    """The answer as the protocol's response; it counts as the worst case where the server did not
+    say what it used."""
+    usage = answer.usage or Usage()
+    return PolicyResponse(
+        key=key,
+        sample_index=index,
+        text=answer.text,
+        finish_reason=answer.finish_reason,
+        prompt_tokens=usage.prompt,
+        completion_tokens=usage.completion,
+        reasoning_tokens=usage.reasoning,
+        cached_tokens=usage.cached,
+        cost_usd=worst_usd if answer.usage is None else openai_wire.cost_usd(config, usage),
+    )
