@@ -12,12 +12,12 @@ from pydantic import Field, model_validator
 from pipeline.config.policies import (
     OpenAIPolicy,
     PolicyConfig,
-    Price,
     PromptStyle,
     ReplayPolicy,
     ScaleModelPolicy,
     VLLMPolicy,
 )
+from pipeline.config.prices import PRICES, Price, price_of
 from pipeline.config.problems import (
     DateWindow,
     FileProblems,
@@ -46,6 +46,7 @@ from pipeline.config.training import (
 )
 
 __all__ = [
+    "PRICES",
     "REFERENCE_ROWS",
     "SCALE_MODEL",
     "ArmConfig",
@@ -76,6 +77,7 @@ __all__ = [
     "Targets",
     "TrainingConfig",
     "VLLMPolicy",
+    "price_of",
 ]
 
 
@@ -132,13 +134,4 @@ class PipelineConfig(Section):
                 "rollouts: a chat model cannot continue a prefix with the prompt 'bare'; use "
                 "'chain_of_functions'"
             )
-        for section, policy, pool in (
-            ("sampling", self.policy, self.sampling.pool),
-            ("rollouts", completer, self.rollouts.pool),
-        ):
-            if isinstance(policy, OpenAIPolicy) and policy.budget_usd and pool.max_size > 1:
-                raise ValueError(
-                    f"{section}.pool.max_size: must be 1 with policy.budget_usd, because actors "
-                    "that spend at the same time do not see each other's spending"
-                )
         return self

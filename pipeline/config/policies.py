@@ -1,11 +1,11 @@
 """Who writes the programs."""
 
-import datetime
 from enum import StrEnum
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
+from pipeline.config.prices import PRICES, Price, price_of
 from pipeline.config.section import Section
 
 
@@ -48,14 +48,6 @@ class VLLMPolicy(Section):
         return self
 
 
-class Price(Section):
-    """Dollars per million tokens, as read on `as_of`."""
-
-    input: PositiveFloat
-    output: PositiveFloat
-    as_of: datetime.date
-
-
 class OpenAIPolicy(Section):
     """A model behind the OpenAI API. The key is read from OPENAI_API_KEY and nowhere else."""
 
@@ -71,12 +63,33 @@ class OpenAIPolicy(Section):
     max_output_tokens: PositiveInt = 32_000
     """Longest answer, reasoning included, in tokens."""
     requests_in_flight: PositiveInt = 64
+    """Calls at once, of one actor."""
+    requests_per_minute: PositiveInt | None = None
+    """Rate limit of one actor; None: what the server tells of in its headers, if it does."""
+    tokens_per_minute: PositiveInt | None = None
+    """Rate limit of one actor, prompt and answer together; None: as above."""
     timeout_s: PositiveFloat = 900.0
+    """Longest silence of the server during one call, seconds."""
     max_retries: Annotated[int, Field(ge=0)] = 6
-    """Retries of one call after 408, 409, 429, 5xx or a dropped connection."""
-    price: Price = Price(input=1.10, output=4.40, as_of=datetime.date(2025, 4, 16))
+    """Retries of one call after 408, 409, 429, 5xx or a dropped connection; with `batch`, times
+    that a request which expired or failed in passing is submitted again."""
+    batch: bool = False
+    """Ask through the Batch API: half the price, answers within 24 hours."""
+    batch_poll_s: PositiveFloat = 60.0
+    """Seconds between two looks at the batches under way."""
+    price: Price = PRICES["o4-mini"]
+    """Of `model`; where it is not given, that of the price table."""
     budget_usd: PositiveFloat | None = None
-    """Stop before the call that could break this cap, dollars."""
+    """Stop before the call that could break this cap, dollars. It counts all that was ever spent
+    through the store's journal, by every actor and run."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _priced(cls, options: Any) -> Any:
+        if not isinstance(options, dict) or options.get("price") is not None:
+            return options
+        model = options.get("model")
+        return options | {"price": price_of(model)} if isinstance(model, str) else options
 
 
 class ReplayPolicy(Section):

@@ -23,7 +23,8 @@ class PolicyRequest:
 
 @dataclass(frozen=True, slots=True)
 class PolicyResponse:
-    """One answer. `text` excludes the prefill."""
+    """One answer. `text` excludes the prefill; `prompt_tokens` include `cached_tokens`, and
+    `completion_tokens` the reasoning."""
 
     key: str
     sample_index: int
@@ -32,6 +33,7 @@ class PolicyResponse:
     prompt_tokens: int
     completion_tokens: int
     reasoning_tokens: int = 0
+    cached_tokens: int = 0
     cost_usd: float = 0.0
 
 
