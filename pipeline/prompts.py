@@ -6,6 +6,7 @@ The bare style gives the statement alone, for a policy trained to answer it with
 `answers.py` is the way back, from an answer to a program.
 """
 
+import dataclasses
 from dataclasses import dataclass
 
 from pipeline.config import PromptStyle
@@ -78,12 +79,13 @@ repeat or redefine anything that is there.
 """
 
 _FENCE_OPENING = "```python\n"
+_FENCE_CLOSING = "\n```"
 
 # What the prompts are made of, in order; the version of a style is its hash.
 _TEMPLATES = {
     PromptStyle.CHAIN_OF_FUNCTIONS: (
         *(_SYSTEM, _PROBLEM, _STARTER, _RULES_STDIN, _RULES_METHOD, _RULES_FUNCTION),
-        *(_TASK, _COMPLETION_TASK, _FENCE_OPENING),
+        *(_TASK, _COMPLETION_TASK, _FENCE_OPENING, _FENCE_CLOSING),
     ),
     PromptStyle.BARE: ("{statement}",),
 }
@@ -92,11 +94,13 @@ _TEMPLATES = {
 @dataclass(frozen=True, slots=True)
 class Prompt:
     """What a policy is asked: chat messages, and the beginning of the answer for a policy that
-    continues it (`prefill`, empty for none)."""
+    continues it (`prefill`, empty for none). Nothing after a text of `stop` counts: a policy may
+    end its answer before it."""
 
     system: str
     user: str
     prefill: str = ""
+    stop: tuple[str, ...] = ()
 
 
 def prompt_version(style: PromptStyle) -> str:
@@ -123,8 +127,9 @@ def completion_prompt(
     """
     if continued:
         whole = solution_prompt(problem, style)
-        opening = "" if style is PromptStyle.BARE else _FENCE_OPENING
-        return Prompt(whole.system, whole.user, prefill=opening + prefix)
+        if style is PromptStyle.BARE:
+            return dataclasses.replace(whole, prefill=prefix)
+        return dataclasses.replace(whole, prefill=_FENCE_OPENING + prefix, stop=(_FENCE_CLOSING,))
     if style is PromptStyle.BARE:
         raise ValueError(
             "prompt 'bare' has no words to ask for a completion with: use a policy that continues "

@@ -51,6 +51,7 @@ def test_a_continuing_policy_is_asked_as_for_the_whole_program_with_the_prefix_b
     whole = solution_prompt(METHOD, style)
     assert (prompt.system, prompt.user) == (whole.system, whole.user)
     assert prompt.prefill == ("" if style is BARE else "```python\n") + PREFIX
+    assert prompt.stop == (() if style is BARE else ("\n```",))
 
 
 def test_a_chat_policy_is_shown_the_prefix_and_asked_for_the_remaining_functions():

@@ -27,6 +27,9 @@ class VLLMPolicy(Section):
     top_p: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0
     max_tokens: PositiveInt = 4096
     """Longest answer, in tokens."""
+    stop: tuple[str, ...] = ()
+    """Texts that end an answer, besides the model's own end and, for a rollout in a code block, the
+    end of that block; they are not part of it."""
     max_model_len: PositiveInt | None = None
     """Context length in tokens; None: the model's own."""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"

@@ -13,7 +13,7 @@ from pipeline.records import PolicyVersion
 
 # The options that shape an answer; all others say where and how fast it is made.
 _SHAPING = {
-    VLLMPolicy: ("temperature", "top_p", "max_tokens", "max_model_len", "dtype", "seed"),
+    VLLMPolicy: ("temperature", "top_p", "max_tokens", "stop", "max_model_len", "dtype", "seed"),
     OpenAIPolicy: ("api", "base_url", "reasoning_effort", "max_output_tokens"),
     ReplayPolicy: (),
 }

@@ -44,7 +44,8 @@ class Policy(Protocol):
 
     def complete(self, requests: Sequence[PolicyRequest]) -> AsyncIterator[PolicyResponse]:
         """Yield every requested answer once, as each finishes. Raises PolicyError when the policy
-        itself fails (after its own retries); a refused or truncated answer is a response."""
+        itself fails (after its own retries), UnanswerableRequest when it can go on without one of
+        them; a refused or truncated answer is a response."""
         ...
 
     def close(self) -> None: ...
@@ -52,3 +53,7 @@ class Policy(Protocol):
 
 class PolicyError(Exception):
     """The policy could not answer: a configuration, key, network or engine failure."""
+
+
+class UnanswerableRequest(Exception):
+    """One request can never be answered; the policy goes on with the others."""

@@ -96,12 +96,13 @@ class VLLM:
     def complete(self, requests: Sequence[PolicyRequest]) -> AsyncIterator[PolicyResponse]:
         """Every answer, as it finishes, whatever becomes of the engine meanwhile.
 
-        Raises PolicyError for a request that the engine dies of, or when it is given up.
+        Raises UnanswerableRequest for one that the engine dies of every time, PolicyError when the
+        engine is given up.
         """
         if self._closed:
             raise PolicyError("this vLLM policy is closed")
         return self._loop.as_they_finish(
-            self._sample(request.key, tokens, index)
+            self._sample(request.key, tokens, request.prompt.stop, index)
             for request in requests
             for tokens in [self._tokens(request.prompt)]
             for index in request.sample_indices
@@ -130,7 +131,9 @@ class VLLM:
         )
         return self._tokenizer.encode(opening + prompt.prefill, add_special_tokens=False)
 
-    async def _sample(self, key: str, tokens: list[int], index: int) -> PolicyResponse:
+    async def _sample(
+        self, key: str, tokens: list[int], stop: Sequence[str], index: int
+    ) -> PolicyResponse:
         from vllm import SamplingParams
         from vllm.exceptions import VLLMError
         from vllm.inputs.engine import tokens_input
@@ -142,6 +145,7 @@ class VLLM:
             temperature=self._config.temperature,
             top_p=self._config.top_p,
             max_tokens=min(self._config.max_tokens, self._context - len(tokens)),
+            stop=[*self._config.stop, *stop],
             seed=_seed(self._config.seed, key, index),
             output_kind=RequestOutputKind.FINAL_ONLY,
         )

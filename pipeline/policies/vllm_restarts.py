@@ -5,8 +5,8 @@ causes that stay (a prompt that crashes it every time). Nothing tells them apart
 
 1. Requests that were in flight when the engine died are asked again, all at once.
 2. A request that was in flight at two deaths is asked alone: nothing else is in flight then.
-3. One that the engine dies of alone is to blame: it fails with PolicyError, at once when it is
-   asked again, and all others go on.
+3. One that the engine dies of alone is to blame: it fails with UnanswerableRequest, at once
+   when it is asked again, and all others go on.
 
 An engine that dies `MAX_FRUITLESS` times in a row without an answer between is given up, and so is
 one that does not start again. So every request ends, as an answer or as an error.
@@ -18,7 +18,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
-from pipeline.policies.protocol import PolicyError
+from pipeline.policies.protocol import PolicyError, UnanswerableRequest
 
 if TYPE_CHECKING:
     from vllm.inputs.engine import TokensInput
@@ -70,8 +70,11 @@ class RestartingEngine:
     async def answer(
         self, prompt: "TokensInput", params: "SamplingParams", name: str
     ) -> "CompletionOutput":
-        """The one answer to a request that asks for one. Raises PolicyError, naming it, where the
-        engine dies of it or is given up, and whatever else vLLM says of it."""
+        """The one answer to a request that asks for one.
+
+        Raises UnanswerableRequest where the engine dies of it, PolicyError where the engine is
+        given up, both naming it, and whatever else vLLM says of it.
+        """
         tokens = tuple(prompt["prompt_token_ids"])
         deaths = 0
         while tokens not in self._deadly:
@@ -90,7 +93,7 @@ class RestartingEngine:
             deaths += 1
             if alone:
                 self._deadly.add(tokens)
-        raise PolicyError(
+        raise UnanswerableRequest(
             f"request {name}: the vLLM engine dies of its prompt, alone and every time; the other "
             "requests went on"
         )

@@ -1,6 +1,8 @@
 """A real engine on CPU, one for all tests but those that kill it."""
 
 import asyncio
+import dataclasses
+import re
 import subprocess
 import sys
 import time
@@ -9,6 +11,8 @@ from pathlib import Path
 
 import pytest
 from transformers import AutoModelForCausalLM, AutoTokenizer
+from vllm import SamplingParams
+from vllm.inputs.engine import tokens_input
 
 from pipeline.config import VLLMPolicy
 from pipeline.policies.protocol import PolicyError, PolicyRequest, PolicyResponse
@@ -145,6 +149,28 @@ def test_an_answer_says_why_it_ended_and_what_it_cost_in_tokens(
     assert reasons[FinishReason.STOP] > 0
     assert reasons[FinishReason.LENGTH] > 0
     assert reasons[FinishReason.STOP] + reasons[FinishReason.LENGTH] == 400
+
+
+def test_an_answer_ends_before_a_stop_text_of_its_prompt(engine: VLLM) -> None:
+    free = ask(engine, PolicyRequest("stops", HELLO, tuple(range(40))))
+    stopping = dataclasses.replace(HELLO, stop=("e", "("))
+    stopped = ask(engine, PolicyRequest("stops", stopping, tuple(range(40))))
+    for sample, answer in free.items():
+        assert stopped[sample].text == re.split("[e(]", answer.text, maxsplit=1)[0]
+        if stopped[sample].text != answer.text:
+            assert stopped[sample].finish_reason is FinishReason.STOP
+
+
+def test_what_prompts_have_in_common_is_computed_once(engine: VLLM) -> None:
+    """The prefix cache works in blocks, on CPU of 128 tokens."""
+
+    async def cached_tokens() -> int:
+        tokens = tokens_input(engine._tokens(Prompt("", "((" * 90)))
+        outputs = engine._engine._engine.generate(tokens, SamplingParams(), "cached")
+        return [output.num_cached_tokens async for output in outputs][-1]
+
+    engine._loop.submit(cached_tokens()).result()
+    assert engine._loop.submit(cached_tokens()).result() >= 128
 
 
 def test_a_prompt_that_fills_the_context_is_a_truncated_answer_and_not_an_error(

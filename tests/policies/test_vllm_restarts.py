@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from pipeline.policies.protocol import PolicyError
+from pipeline.policies.protocol import PolicyError, UnanswerableRequest
 from pipeline.policies.vllm_restarts import MAX_FRUITLESS, RestartingEngine
 
 DEADLY = [6, 6, 6]
@@ -88,7 +88,7 @@ def test_a_deadly_request_is_found_by_asking_it_alone_and_the_others_are_answere
     graveyard = Graveyard()
     answers = run(graveyard, lambda engine: ask_all(engine, [1], [2], DEADLY, [3]))
     assert [answers[i] for i in (0, 1, 3)] == [[1], [2], [3]]
-    assert isinstance(answers[2], PolicyError)
+    assert isinstance(answers[2], UnanswerableRequest)
     assert "r2" in str(answers[2])
     deaths = [life for life in graveyard.lives if DEADLY in life.asked]
     assert [life.most_in_flight_with_deadly for life in deaths] == [4, 4, 1]
@@ -103,7 +103,7 @@ def test_a_request_known_as_deadly_is_not_asked_again() -> None:
         return first, lives, await ask_all(engine, DEADLY, [1])
 
     (_, lives, (error, answer)) = run(graveyard, twice)
-    assert isinstance(error, PolicyError)
+    assert isinstance(error, UnanswerableRequest)
     assert answer == [1]
     assert len(graveyard.lives) == lives + 1  # the one that the first story left dead
 
