@@ -5,7 +5,9 @@ would be about another prefix.
 """
 
 import ast
+import itertools
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from pipeline.config import PromptStyle
@@ -18,6 +20,7 @@ _CODE_LINE = re.compile(
     r"|import[ \t]+\w[\w.]*[ \t]*(?:,|as\b|$)|from[ \t]+\w[\w.]*[ \t]+import\b)",
     re.MULTILINE,
 )
+_MAX_CLOSINGS = 16  # fences tried as the end of one block: bounds the time on hostile text
 _CLASS = re.compile(r"^class[ \t]+(\w+)", re.MULTILINE)
 
 
@@ -41,8 +44,9 @@ def extract_code(text: str) -> str:
     """The program in a chat answer; "" where there is none.
 
     Of several fenced blocks the last Python one that is code counts (sample inputs and outputs are
-    fenced too); a block that was cut off reaches to the end of the text. Without fences the text is
-    taken whole if it is a program, else from its first line that can only be code on.
+    fenced too); a block that was cut off reaches to the end of the text. A fence inside a docstring
+    does not end its block. Without fences the text is taken whole if it is a program, else from its
+    first line that can only be code on.
     """
     blocks = _blocks(text)
     if blocks:
@@ -66,8 +70,7 @@ def join_completion(prefix: str, text: str, *, continued: bool) -> str | None:
     but for blank lines around it, is accepted.
     """
     if continued:
-        closing = _FENCE.search(text)
-        return prefix + (text[: closing.start()] if closing else text)
+        return prefix + _up_to_closing(prefix, text)
     code = _remaining_code(text)
     if not code.strip():
         return None
@@ -104,16 +107,43 @@ def _blocks(text: str) -> list[_Block]:
     """
     blocks: list[_Block] = []
     opening: re.Match[str] | None = None
-    for fence in _FENCE.finditer(text):
+    fences = list(_FENCE.finditer(text))
+    number = 0
+    while number < len(fences):
+        fence = fences[number]
         inside = text[opening.end() + 1 : fence.start()] if opening else ""
         if opening is None or (fence[2] and not inside.strip()):
             opening = fence
-        elif fence[1].startswith(opening[1]) and not fence[2]:
+        elif _closes(opening, fence):
+            number = _closing(text, opening, fences, number)
+            inside = text[opening.end() + 1 : fences[number].start()]
             blocks.append(_Block(opening[2].lower(), inside))
             opening = None
+        number += 1
     if opening:
         blocks.append(_Block(opening[2].lower(), text[opening.end() + 1 :]))
     return blocks
+
+
+def _closes(opening: re.Match[str], fence: re.Match[str]) -> bool:
+    return fence[1].startswith(opening[1]) and not fence[2]
+
+
+def _closing(text: str, opening: re.Match[str], fences: Sequence[re.Match[str]], first: int) -> int:
+    """Of the fences from `first` on that may close a block, the one that does: the first that
+    leaves a program (those before it are in its docstrings), else the first of all."""
+    start = opening.end() + 1
+    tried = [n for n in range(first, len(fences)) if _closes(opening, fences[n])][:_MAX_CLOSINGS]
+    return next((n for n in tried if parse(text[start : fences[n].start()]) is not None), first)
+
+
+def _up_to_closing(prefix: str, text: str) -> str:
+    """What a policy that continues `prefix` wrote of the program, by the same rule."""
+    closings = list(itertools.islice(_FENCE.finditer(text), _MAX_CLOSINGS))
+    if not closings:
+        return text
+    ends = [closing.start() for closing in closings]
+    return text[: next((end for end in ends if parse(prefix + text[:end]) is not None), ends[0])]
 
 
 def _is_program(text: str) -> bool:

@@ -52,9 +52,9 @@ from pipeline.store import StageStore, fingerprint, read_table
 LOGIC_VERSIONS = {
     "problems": 2,
     "policy": 1,
-    "solutions": 1,
+    "solutions": 2,
     "verdicts": 1,
-    "completions": 1,
+    "completions": 2,
     "rollouts": 1,
     "truths": 1,
     "examples": 1,

@@ -39,6 +39,31 @@ def test_the_program_is_found_in_an_answer_verbatim(answer):
     assert extract_code(answer) == PROGRAM
 
 
+DOCUMENTED = (
+    "def main():\n"
+    '    """Reads numbers.\n\n    ```\n    1 2\n    ```\n    ~~~\n    3\n    ~~~\n    """\n'
+    "    print(solve())\n\n"
+    'def solve():\n    r"""\n```python\nx = 1\n```\n"""\n    return 1\n'
+)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        f"```python\n{DOCUMENTED}```",
+        f"~~~python\n{DOCUMENTED}~~~\nThat is all.",
+        f"An idea:\n```\nx\n```\n```python\n{DOCUMENTED}```\nOutput:\n```\n1\n```\n",
+    ],
+)
+def test_a_fence_inside_a_docstring_does_not_end_the_program(answer):
+    assert extract_code(answer) == DOCUMENTED
+
+
+def test_a_program_that_never_parses_ends_at_its_first_closing_fence():
+    answer = "```python\ndef f(:\n```\nOr:\n```\ntext here\n```\n"
+    assert extract_code(answer) == "def f(:\n"
+
+
 @pytest.mark.parametrize("answer", ["", "\n", "Sorry.", "I cannot solve this.", "```python\n```"])
 def test_an_answer_without_code_holds_no_program(answer):
     assert extract_code(answer) == ""
@@ -59,6 +84,16 @@ def test_a_bare_answer_is_the_program_itself():
 def test_a_continued_answer_goes_on_up_to_the_closing_fence():
     assert join_completion(PREFIX, REST, continued=True) == PREFIX + REST
     assert join_completion(PREFIX, REST + "```\nDone.", continued=True) == PREFIX + REST
+
+
+def test_a_continued_answer_goes_on_through_the_fences_of_its_docstrings():
+    rest = '\ndef solve():\n    """\n    ```\n    1\n    ```\n    """\n    return 1\n\nmain()\n'
+    assert join_completion(PREFIX, f"{rest}```\nDone.", continued=True) == PREFIX + rest
+
+
+def test_a_continued_answer_that_never_parses_goes_on_up_to_its_first_fence():
+    whole = join_completion(PREFIX, "\ndef solve(:\n```\nOr else:\n```\n", continued=True)
+    assert whole == PREFIX + "\ndef solve(:\n"
 
 
 def test_a_continued_answer_may_end_the_program_at_once():

@@ -36,7 +36,7 @@ def detect_form(paths: Sequence[str]) -> str:
         row = json.loads(line)
     except (ValueError, RecursionError):
         row = None
-    there = row.keys() if isinstance(row, dict) else set()
+    there: set[str] = set(row) if isinstance(row, dict) else set()
     shares = {name: _share(row_form(name), there) for name in (*FORMS, STATEMENTS)}
     best = max(shares, key=lambda name: shares[name])
     if shares[best] < 0.6:
