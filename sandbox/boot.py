@@ -10,7 +10,7 @@ import struct
 from functools import cache
 from pathlib import Path
 
-_SHIPPED = ("frames", "values", "child", "watch", "sweep", "runner")  # in order of import
+_SHIPPED = ("frames", "nodes", "values", "child", "watch", "sweep", "runner")  # in order of import
 
 _LOADER = """
 import sys

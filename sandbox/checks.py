@@ -3,37 +3,35 @@ the half that never does."""
 
 import ast
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, NoReturn
 
-from sandbox import comparators, values
+from sandbox import comparators, nodes, values
 from sandbox.protocol import Comparator, Program, TestCase
 
 _OUTPUT_BYTES = 1 << 16  # any program may print so much, whatever is expected of it
+_HASHED = 1000  # any result may hold so many dict keys and set members
 _OUTPUT_FACTOR = 4  # numbers with more digits, trailing blanks: right answers can be longer
+
+CALL, SCRIPT = b"C", b"S"  # the first byte of what a program with an entry point is sent
 
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One test. `payload` and `output_bytes` (the output limit) are sent; `expected` is not."""
+    """One test. `payload` and `output_bytes` (the output limit) are sent; what `compare` expects
+    is not."""
 
     payload: bytes
     output_bytes: int
-    expected: Any
-    is_call: bool
+    compare: Callable[[Comparator, bytes], str | None]
 
     def difference(self, comparator: Comparator, output: bytes | None) -> str | None:
         """None where the answer is right, else what is wrong with it, in one line."""
         if output is None:
             return "the call returned nothing: the program ended first"
-        if not self.is_call:
-            return comparators.output_difference(comparator, output, self.expected)
-        try:
-            value = values.decode(output)
-        except ValueError as error:
-            return str(error)
-        return comparators.value_difference(comparator, value, self.expected)
+        return self.compare(comparator, output)
 
 
 def checks_of(program: Program) -> list[Check]:
@@ -44,24 +42,25 @@ def checks_of(program: Program) -> list[Check]:
     for index, test in enumerate(program.tests):
         if (test.stdin is None) == (program.entry_point is None):
             raise ValueError(
-                f"tests[{index}]: a program with an entry point takes call arguments, one without "
-                f"takes stdin; entry_point is {program.entry_point!r}"
+                f"tests[{index}]: a program with an entry point takes call arguments or a script, "
+                f"one without takes stdin; entry_point is {program.entry_point!r}"
             )
         try:
-            checks.append(_call_check(test) if test.stdin is None else _stdin_check(test))
+            checks.append(_check(test))
         except (ValueError, TypeError) as error:
             raise ValueError(f"tests[{index}]: {error}") from error
     return checks
 
 
 def parse_literal(text: str) -> Any:
-    """The value of strict JSON, or else of a Python literal. Raises ValueError."""
+    """The value of strict JSON, or else of a Python literal, in which `TreeNode([1, None, 2])` and
+    `ListNode([1, 2])` stand for LeetCode's nodes (`nodes.Nodes`). Raises ValueError."""
     try:
         return json.loads(text, parse_constant=_refuse_constant)
     except (ValueError, RecursionError):
         pass
     try:
-        return ast.literal_eval(text.strip())
+        return _literal(ast.parse(text.strip(), mode="eval").body)
     except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError) as error:
         shown = text if len(text) <= 60 else text[:57] + "..."
         raise ValueError(f"neither strict JSON nor a Python literal: {shown!r}") from error
@@ -71,10 +70,39 @@ def _refuse_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is no strict JSON")
 
 
-def _stdin_check(test: TestCase) -> Check:
-    assert test.stdin is not None
-    payload = test.stdin.encode("utf-8", "surrogateescape")
-    return Check(payload, _output_limit(test.expected), test.expected, is_call=False)
+def _literal(node: ast.expr) -> Any:
+    match node:
+        case ast.Call(func=ast.Name(id=kind), args=[ast.List(elts=items)], keywords=[]) if (
+            kind in nodes.KINDS
+        ):
+            return nodes.of_values(kind, [_literal(item) for item in items])
+        case ast.List(elts=items):
+            return [_literal(item) for item in items]
+        case ast.Tuple(elts=items):
+            return tuple(_literal(item) for item in items)
+        case ast.Dict(keys=keys, values=items):
+            # A key that is None stands for `**`: no literal.
+            return {
+                ast.literal_eval(key): _literal(item) for key, item in zip(keys, items, strict=True)
+            }
+        case _:
+            return ast.literal_eval(node)
+
+
+def _check(test: TestCase) -> Check:
+    if test.stdin is not None:
+        return _stdin_check(test.stdin, test.expected)
+    if test.script is not None:
+        return _script_check(test.script)
+    return _call_check(test)
+
+
+def _stdin_check(stdin: str, expected: str) -> Check:
+    return Check(
+        stdin.encode("utf-8", "surrogateescape"),
+        _output_limit(expected),
+        lambda comparator, output: comparators.output_difference(comparator, output, expected),
+    )
 
 
 @lru_cache(maxsize=1024)  # the rollouts of a problem share its tests
@@ -83,11 +111,38 @@ def _call_check(test: TestCase) -> Check:
     kwargs = parse_literal(test.kwargs if test.kwargs is not None else "{}")
     if not isinstance(args, list | tuple):
         raise ValueError(f"args: a list of positional arguments is wanted, not {test.args!r}")
-    if not isinstance(kwargs, dict):
+    if not isinstance(kwargs, dict) or not all(isinstance(name, str) for name in kwargs):
         raise ValueError(f"kwargs: an object of named arguments is wanted, not {test.kwargs!r}")
     payload = values.encode((list(args), kwargs)).encode("utf-8", "surrogatepass")
     expected = parse_literal(test.expected)
-    return Check(payload, _output_limit(test.expected), expected, is_call=True)
+    most_hashed = _HASHED + 2 * values.count_hashed(expected)
+
+    def compare(comparator: Comparator, output: bytes) -> str | None:
+        try:
+            value = values.decode(output, most_hashed)
+        except ValueError as error:
+            return str(error)
+        return comparators.value_difference(comparator, value, expected)
+
+    return Check(CALL + payload, _output_limit(test.expected), compare)
+
+
+def _script_check(script: str) -> Check:
+    try:
+        compile(script, "script", "exec", dont_inherit=True)
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+        raise ValueError(f"script: does not compile: {error}") from error
+    payload = SCRIPT + script.encode("utf-8", "surrogatepass")
+    return Check(payload, _output_limit(""), _script_difference)
+
+
+def _script_difference(_: Comparator, output: bytes) -> str | None:
+    """The script's own word, which is all that there is: True, or the assertion that failed."""
+    try:
+        said = values.decode(output, most_hashed=0)
+    except ValueError as error:
+        return str(error)
+    return None if said is True else str(said)[:400]
 
 
 def _output_limit(expected: str) -> int:

@@ -16,9 +16,10 @@ import signal
 import struct
 import sys
 import types
+from functools import partial
 from typing import Any, NamedTuple, NoReturn
 
-from sandbox import values
+from sandbox import nodes, values
 
 CHANNEL = 3  # the one descriptor beyond stdin, stdout and stderr
 OPEN_FILES = 128  # at once, for gate, stem and child alike
@@ -108,16 +109,46 @@ def _run_program(code: types.CodeType) -> int:
     return _execute(code, main)
 
 
-def _run_call(code: types.CodeType, entry_point: str, arguments: bytes) -> int:
+def _run_call(code: types.CodeType, entry_point: str, test: bytes) -> int:
+    """Call the entry point (`C` and the arguments), or run a script (`S` and its source)."""
     solution = types.ModuleType("solution")
-    solution.__dict__.update(_PRELUDE, __builtins__=builtins, __file__="program.py")
-    args, kwargs = values.decode(arguments)
+    solution.__dict__.update(__builtins__=builtins, __file__="program.py")
+    is_script, body = test[:1] == b"S", test[1:]
+    arguments = None if is_script else values.decode(body)
+
+    def run_script() -> None:
+        _resolve(solution, entry_point)
+        failed = _failed_assertion(body.decode("utf-8", "surrogatepass"), solution)
+        _report(RESULT, values.encode(failed or True).encode())
 
     def call() -> None:
         target = _resolve(solution, entry_point)
+        args, kwargs = arguments
+        if b'Node":[' in body:
+            args, kwargs = nodes.to_objects(arguments, partial(_node_class, solution))
         _report(RESULT, values.encode(target(*args, **kwargs)).encode("utf-8", "surrogatepass"))
 
-    return _execute(code, solution, call)
+    return _execute(code, solution, run_script if is_script else call)
+
+
+def _failed_assertion(script: str, module: types.ModuleType) -> str | None:
+    """Run a test script in the program's namespace; its own assertion that failed, if any. What
+    the program itself raises, AssertionError included, is raised."""
+    try:
+        exec(compile(script, "script", "exec", dont_inherit=True), module.__dict__)
+    except AssertionError as error:
+        last = error.__traceback__
+        while last is not None and last.tb_next is not None:
+            last = last.tb_next
+        if last is None or last.tb_frame.f_code.co_filename != "script":
+            raise
+        return f"script line {last.tb_lineno}: {script.splitlines()[last.tb_lineno - 1].strip()}"
+    return None
+
+
+def _node_class(module: types.ModuleType, kind: str) -> type:
+    """The program's own class of LeetCode's nodes, or LeetCode's."""
+    return getattr(module, kind, None) or getattr(nodes, kind)
 
 
 def _execute(code: types.CodeType, module: types.ModuleType, call: Any = None) -> int:
@@ -207,22 +238,6 @@ def _read_to_end(descriptor: int) -> bytes:
     return b"".join(chunks)
 
 
-def _prelude() -> dict[str, Any]:
-    """The names that LiveCodeBench (and LeetCode) give a call-based program without asking, in
-    LiveCodeBench's order, which decides whose `pow` or `datetime` it is."""
-    names: dict[str, Any] = {}
-    modules = (
-        *("string", "re", "datetime", "collections", "heapq", "bisect", "copy", "math", "random"),
-        *("statistics", "itertools", "functools", "operator", "io", "sys", "json"),
-    )
-    for module in (*modules, "builtins", "typing"):
-        exec(f"from {module} import *", names)
-    for module in modules:
-        exec(f"import {module}", names)
-    del names["__builtins__"]
-    return names
-
-
 def _import_warm() -> list[dict[str, Any]]:
     """Import what programs import most, so that every child has it already.
 
@@ -244,5 +259,3 @@ def _import_warm() -> list[dict[str, Any]]:
 
 _FORK_HOOKS = _import_warm()
 import threading  # noqa: E402 - only now, or its fork hook would be there already
-
-_PRELUDE = _prelude()

@@ -2,17 +2,25 @@
 
 `lcb` gives LiveCodeBench's answers (`lcb_runner/evaluation/testing_util.py`):
 
-- standard output: both texts are stripped and split into lines, the lines stripped; the number of
-  lines must agree, and each pair of lines must be equal, or be equal word by word as decimal
-  numbers (`1.0` = `1.00`, without binary rounding);
-- a returned value must equal the expected one with Python's `==` (so `1 == 1.0 == True`); a tuple
-  counts as a list at the top, and only there.
+- standard output: both texts are stripped and split into lines at newlines, the lines stripped; the
+  number of lines must agree, and each pair of lines must be equal, or be equal word by word as
+  decimal numbers (`1.0` = `1.00`, without binary rounding);
+- a returned value must equal the expected one with Python's `==` (so `1 == 1.0 == True`, and floats
+  have no tolerance); a tuple counts as a list at the top, and only there, where a list is expected.
+
+  LiveCodeBench asks the returned object itself whether it is equal. Here only data can be: None,
+  numbers (Decimal, Fraction and numpy scalars too), text, bytes, lists, tuples, sets, dicts, their
+  subclasses, and LeetCode's nodes. An object of any other class is rejected, also where its
+  `__eq__` would say yes (a UserList, a SortedList, a numpy array of one element). NaN equals
+  nothing.
 
 `strict` asks for more:
 
-- standard output is the same byte for byte; one newline at the very end may be missing or extra;
+- standard output is the same character for character; one newline at the very end may be missing or
+  extra;
 - a returned value is the same in value and in type, at every depth: `1`, `1.0` and `True` differ,
-  and so do lists and tuples. NaN is the same as NaN.
+  and so do lists and tuples. NaN is the same as NaN. An instance of a subclass (an
+  IntEnum, a defaultdict) counts as what it extends.
 
 In both, output that is not UTF-8 never matches, and nor does an output that is missing.
 """
@@ -22,6 +30,7 @@ from decimal import Decimal, InvalidOperation
 from itertools import zip_longest
 from typing import Any
 
+from sandbox.nodes import Nodes
 from sandbox.protocol import Comparator
 
 
@@ -56,7 +65,9 @@ def value_difference(comparator: Comparator, value: Any, expected: Any) -> str |
     if comparator is Comparator.STRICT:
         is_right = _same_value(value, expected)
     else:
-        is_right = bool((list(value) if isinstance(value, tuple) else value) == expected)
+        if isinstance(value, tuple) and isinstance(expected, list):
+            value = list(value)
+        is_right = bool(value == expected)
     return None if is_right else f"expected {reprlib.repr(expected)}, got {reprlib.repr(value)}"
 
 
@@ -81,14 +92,25 @@ def _same_value(value: Any, expected: Any) -> bool:
         return len(value) == len(expected) and all(map(_same_value, value, expected))
     if isinstance(value, dict):
         return _same_value(_by_key(value), _by_key(expected))
-    if isinstance(value, set):
+    if isinstance(value, set | frozenset):
         return _same_value(_by_text(value), _by_text(expected))
+    if isinstance(value, Nodes):
+        return value.kind == expected.kind and _same_value(value.values, expected.values)
     return value == expected or (value != value and expected != expected)
 
 
 def _by_key(items: dict[Any, Any]) -> list[tuple[Any, Any]]:
-    return sorted(items.items(), key=lambda item: (type(item[0]).__name__, repr(item[0])))
+    return sorted(items.items(), key=lambda item: _order(item[0]))
 
 
-def _by_text(items: set[Any]) -> list[Any]:
-    return sorted(items, key=lambda item: (type(item).__name__, repr(item)))
+def _by_text(items: set[Any] | frozenset[Any]) -> list[Any]:
+    return sorted(items, key=_order)
+
+
+def _order(item: Any) -> str:
+    """A text that is the same for hashable values that are the same, however they were built."""
+    if isinstance(item, frozenset):
+        return f"frozenset{sorted(map(_order, item))}"
+    if isinstance(item, tuple):
+        return f"tuple{[_order(member) for member in item]}"
+    return f"{type(item).__name__} {item!r}"

@@ -266,10 +266,11 @@ class _Tally:
 
     def verdict(self, status: Status, detail: str = "") -> Verdict:
         has_failed_test = status not in (Status.AC, Status.CE, Status.INFRA)
+        run = self.passed + has_failed_test
         return Verdict(
             status=status,
             tests_passed=self.passed,
-            tests_run=self.passed + has_failed_test,
+            tests_run=run,
             tests_total=len(self._program.tests),
             first_failure=self.passed if has_failed_test else None,
             detail=detail,
@@ -278,6 +279,7 @@ class _Tally:
             peak_mb=self._peak_mb,
             isolation=self._isolation,
             comparator=self._program.comparator,
+            tests_forgeable=sum(test.script is not None for test in self._program.tests[:run]),
         )
 
 

@@ -37,10 +37,19 @@ class Comparator(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class TestCase:
-    """One test: either `stdin` text, or call arguments.
+    """One test: `stdin` text, or call arguments, or a script.
 
     `args` (a list) and `kwargs` (a dict) are the text of strict JSON or of Python literals, and so
     is `expected` for a call; for a stdin test `expected` is the text of the standard output.
+    LeetCode's nodes are written `TreeNode([3, None, 5])` and `ListNode([1, 2])` among Python
+    literals; the program gets objects of its own classes of that name, or of LeetCode's.
+
+    A `script` is Python source that runs after the program, in its process and its namespace, and
+    fails by raising (AssertionError: WA, anything else: RE); `expected` is then empty. **It is the
+    weaker kind of test.** Judge and judged share a process, so a program that sets out to cheat
+    passes: it can redefine what the script calls, return values that equal everything, read the
+    expected values from the script's text, or report success by itself. The isolation is the same,
+    and honest wrong programs fail as they should. `Verdict.tests_forgeable` counts these tests.
     """
 
     __test__ = False  # not a pytest class
@@ -50,11 +59,16 @@ class TestCase:
     args: str | None = None
     kwargs: str | None = None
     public: bool = False
+    script: str | None = None
 
     def __post_init__(self) -> None:
         is_call = self.args is not None or self.kwargs is not None
-        if is_call == (self.stdin is not None):
-            raise ValueError("a test has either `stdin` or call arguments (`args`, `kwargs`)")
+        if (self.stdin is not None) + is_call + (self.script is not None) != 1:
+            raise ValueError(
+                "a test has either `stdin` or call arguments (`args`, `kwargs`) or a `script`"
+            )
+        if self.script is not None and self.expected:
+            raise ValueError("a test with a `script` expects no output: `expected` must be empty")
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +99,9 @@ class Verdict:
     Tests stop at the first failure, so `tests_run <= tests_total`; `first_failure` is the index of
     the failing test, with `detail` saying why in one line. `cpu_s` and `wall_s` are sums over the
     tests run, `peak_mb` the largest memory of one of them: measured, so not reproducible.
+
+    `tests_forgeable` of the `tests_run` were scripts (see `TestCase`): a cheating program could
+    have passed them. Where it is 0, a pass cannot be forged.
     """
 
     status: Status
@@ -98,3 +115,4 @@ class Verdict:
     peak_mb: float
     isolation: Isolation
     comparator: Comparator
+    tests_forgeable: int = 0

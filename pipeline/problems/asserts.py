@@ -1,18 +1,20 @@
-"""Assert scripts to call-based tests.
+"""Assert scripts to tests.
 
-LeetCodeDataset and HumanEval keep their tests as a function `check(candidate)`. Where each of its
-statements asserts that a call of `candidate` with literal arguments equals a literal, the script is
-the same as a list of tests, and their outcome is decided outside the process of the judged program.
+LeetCodeDataset and HumanEval keep their tests as a function `check(candidate)`. A statement of it
+that asserts that a call of `candidate` with literal arguments equals a literal is the same as a
+call-based test, whose outcome is decided outside the process of the judged program. What is left
+(loops, tolerances, helper functions) stays the script that it is: a test of the weaker kind, see
+`TestCase.script`.
 """
 
 import ast
 import math
 import operator
-import textwrap
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from pipeline.functions import parse
+from sandbox.nodes import Nodes, of_values
 from sandbox.protocol import TestCase
 
 _CANDIDATE = "candidate"
@@ -25,27 +27,56 @@ _ARITHMETIC: Mapping[type[ast.operator], Callable[[Any, Any], Any]] = {
     ast.Mod: operator.mod,
     ast.Pow: operator.pow,
 }
+_NODE_KINDS = {"tree_node": "TreeNode", "list_node": "ListNode"}  # LeetCodeDataset's constructors
+_SAME_NODES = ("is_same_tree", "is_same_list")  # and its comparisons
 
 
-class NotLiteral(ValueError):
-    """A statement that is no literal test; the message shows it."""
+class NoCheck(ValueError):
+    """The text is no assert script."""
 
 
-def literal_tests(script: str) -> tuple[TestCase, ...]:
+class _NotLiteral(ValueError):
+    """A statement that means more than a call-based test can say."""
+
+
+def assert_tests(script: str, entry_point: str) -> tuple[TestCase, ...]:
     """The tests of `check(candidate)` in `script`, in order.
 
-    `assert candidate(x)` and `assert not candidate(x)` expect True and False. Statements that
-    cannot fail, such as `assert True`, are no tests. Raises NotLiteral for anything else: with a
-    test left out, wrong programs would pass.
+    `assert candidate(x)` and `assert not candidate(x)` expect True and False, as the statements of
+    these benchmarks ask for (the assert alone would take any true value). Statements that cannot
+    fail, such as `assert True`, are no tests. If anything else is in the script, the whole of it,
+    called with the entry point, is the last test; the literal asserts before the first statement
+    that is no assert (it may give their names another meaning) still are tests of their own.
+
+    Raises NoCheck for a text without such a function.
     """
     tree = parse(script)
     if tree is None:
-        raise NotLiteral("the script does not parse")
+        raise NoCheck("the script does not parse")
     checks = [n for n in tree.body if isinstance(n, ast.FunctionDef) and n.name == "check"]
     if len(checks) != 1:
-        raise NotLiteral("the script has no function check(candidate)")
-    tests = (_test(statement) for statement in checks[0].body)
-    return tuple(test for test in tests if test is not None)
+        raise NoCheck("the script has no function check(candidate)")
+    tests: list[TestCase] = []
+    is_literal = not any(map(_may_fail, tree.body))
+    for statement in checks[0].body:
+        try:
+            if (test := _test(statement)) is not None:
+                tests.append(test)
+        except _NotLiteral:
+            is_literal = False
+            if not isinstance(statement, ast.Assert):
+                break
+    if not is_literal:
+        call = f"\n\ncheck({entry_point})\n"
+        tests.append(TestCase(expected="", script=script.strip("\n") + call))
+    return tuple(tests)
+
+
+def _may_fail(statement: ast.stmt) -> bool:
+    """Whether a statement beside `check` is more than a name for it to use."""
+    return not isinstance(
+        statement, ast.FunctionDef | ast.Import | ast.ImportFrom | ast.Assign
+    ) and not (isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant))
 
 
 def _test(statement: ast.stmt) -> TestCase | None:
@@ -59,7 +90,7 @@ def _test(statement: ast.stmt) -> TestCase | None:
         case ast.Assert(
             test=ast.Compare(left=ast.Call() as call, ops=[ast.Eq()], comparators=[expected])
         ):
-            return _case(statement, call, expected)
+            return _case(call, expected)
         case ast.Assert(
             test=ast.Compare(
                 left=ast.Call() as call,
@@ -67,31 +98,39 @@ def _test(statement: ast.stmt) -> TestCase | None:
                 comparators=[ast.Constant(value=True | False | None) as expected],
             )
         ):
-            return _case(statement, call, expected)
+            return _case(call, expected)
+        case ast.Assert(
+            test=ast.Call(func=ast.Name(id=same), args=[ast.Call() as call, expected])
+        ) if same in _SAME_NODES:
+            return _case(call, expected, nodes_expected=True)
         case ast.Assert(test=ast.Call() as call):
-            return _case(statement, call, ast.Constant(True))
+            return _case(call, ast.Constant(True))
         case ast.Assert(test=ast.UnaryOp(op=ast.Not(), operand=ast.Call() as call)):
-            return _case(statement, call, ast.Constant(False))
-    raise _not_literal(statement)
+            return _case(call, ast.Constant(False))
+        case _:
+            raise _NotLiteral
 
 
-def _case(statement: ast.stmt, call: ast.Call, expected: ast.expr) -> TestCase:
+def _case(call: ast.Call, expected: ast.expr, *, nodes_expected: bool = False) -> TestCase:
     if not isinstance(call.func, ast.Name) or call.func.id != _CANDIDATE:
-        raise _not_literal(statement)
+        raise _NotLiteral
+    if isinstance(expected, ast.Call) and not nodes_expected:
+        raise _NotLiteral  # compared by `==`, two nodes are never the same
     try:
         args = [_literal(argument) for argument in call.args]
         kwargs = [(keyword.arg, _literal(keyword.value)) for keyword in call.keywords]
-        if any(name is None for name, _ in kwargs):
-            raise _not_literal(statement)
-        return TestCase(
-            expected=_literal(expected),
-            args=f"[{', '.join(args)}]" if args or not kwargs else None,
-            kwargs=f"{{{', '.join(f'{name!r}: {value}' for name, value in kwargs)}}}"
-            if kwargs
-            else None,
-        )
+        result = _literal(expected)
     except (ValueError, TypeError, ArithmeticError, RecursionError):
-        raise _not_literal(statement) from None
+        raise _NotLiteral from None
+    if any(name is None for name, _ in kwargs):
+        raise _NotLiteral
+    return TestCase(
+        expected=result,
+        args=f"[{', '.join(args)}]" if args or not kwargs else None,
+        kwargs=f"{{{', '.join(f'{name!r}: {value}' for name, value in kwargs)}}}"
+        if kwargs
+        else None,
+    )
 
 
 def _literal(node: ast.expr) -> str:
@@ -103,7 +142,7 @@ def _literal(node: ast.expr) -> str:
 
 
 def _value(node: ast.expr) -> Any:
-    """Literals, arithmetic on them and `inf`, which test scripts write as well."""
+    """Literals, arithmetic on them, `inf`, and nodes: all that test scripts write."""
     match node:
         case ast.Name(id="inf"):
             return math.inf
@@ -113,6 +152,10 @@ def _value(node: ast.expr) -> Any:
             one, other = _value(left), _value(right)
             if _is_small(op, one, other):
                 return _ARITHMETIC[type(op)](one, other)
+        case ast.Call(func=ast.Name(id=name), args=[ast.List(elts=items)], keywords=[]) if (
+            name in _NODE_KINDS
+        ):
+            return of_values(_NODE_KINDS[name], [_value(item) for item in items])
         case ast.Tuple(elts=items):
             return tuple(_value(item) for item in items)
         case ast.List(elts=items):
@@ -139,9 +182,6 @@ def _text(value: Any) -> str:
         return f"[{', '.join(map(_text, value))}]"
     if isinstance(value, tuple):
         return f"({''.join(f'{_text(item)}, ' for item in value)})"
+    if isinstance(value, Nodes):
+        return f"{value.kind}({_text(value.values)})"
     return repr(value)
-
-
-def _not_literal(statement: ast.stmt) -> NotLiteral:
-    shown = textwrap.shorten(ast.unparse(statement), 160, placeholder=" ...")
-    return NotLiteral(f"cannot be judged outside the program's own process: {shown}")

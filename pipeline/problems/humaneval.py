@@ -8,7 +8,7 @@ import ast
 import datetime
 
 from pipeline.functions import parse
-from pipeline.problems.asserts import NotLiteral, literal_tests
+from pipeline.problems.asserts import NoCheck, assert_tests
 from pipeline.problems.rows import Defaults, FieldError, ProblemRow
 from pipeline.records import Problem
 
@@ -25,8 +25,8 @@ class Row(ProblemRow):
 
     def problem(self, defaults: Defaults) -> Problem:
         try:
-            tests = literal_tests(self.test)
-        except NotLiteral as error:
+            tests = assert_tests(self.test, self.entry_point)
+        except NoCheck as error:
             raise FieldError("test", str(error)) from None
         return Problem(
             problem_id=self.task_id,

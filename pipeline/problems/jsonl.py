@@ -9,14 +9,22 @@
 with one they have `args`, `kwargs` or both, and any JSON value as `expected`. `title`,
 `starter_code` and `time_limit_s` (CPU seconds of one test) may be left out. Any other field is an
 error.
+
+Programs with an entry point may use, as on LeetCode, what is imported for them: the names of
+`prelude.LIVECODEBENCH`. Where the starter code annotates a parameter or the result as `TreeNode` or
+`ListNode`, its values are written as LeetCode writes them (`[3, null, 5]`), the program gets nodes,
+and their classes are defined for it.
 """
 
 import json
 import re
+from collections.abc import Callable
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveFloat
 
+from pipeline.problems import prelude
+from pipeline.problems.node_values import Signature, signature
 from pipeline.problems.rows import Defaults, FieldError, ProblemRow, read_date
 from pipeline.records import Problem
 from sandbox.protocol import TestCase
@@ -57,6 +65,7 @@ class Row(ProblemRow):
                 "entry_point",
                 f"{self.entry_point!r} is neither a function name nor like 'Solution().method'",
             )
+        called = signature(self.starter_code, self.entry_point) if self.entry_point else None
         return Problem(
             problem_id=self.problem_id,
             source=SOURCE,
@@ -68,12 +77,19 @@ class Row(ProblemRow):
             difficulty=self.difficulty,
             released_on=read_date("released_on", self.released_on),
             tests=tuple(
-                _call(f"tests[{index}]", test) if self.entry_point else _stdin(index, test)
+                _call(f"tests[{index}]", test, called) if called else _stdin(index, test)
                 for index, test in enumerate(self.tests)
             ),
             comparator=defaults.comparator,
             time_limit_s=self.time_limit_s or defaults.time_limit_s,
+            prelude=_prelude(called),
         )
+
+
+def _prelude(called: Signature | None) -> str:
+    if called is None:
+        return ""
+    return prelude.LIVECODEBENCH + (prelude.NODES if called.has_nodes else "")
 
 
 def _stdin(index: int, test: TestRow) -> TestCase:
@@ -86,21 +102,29 @@ def _stdin(index: int, test: TestRow) -> TestCase:
     return TestCase(expected=test.expected, stdin=test.stdin, public=test.public)
 
 
-def _call(field: str, test: TestRow) -> TestCase:
+def _call(field: str, test: TestRow, called: Signature) -> TestCase:
     if test.stdin is not None or (test.args is None and test.kwargs is None):
         raise FieldError(
             field, "with an entry_point a test has `args`, `kwargs` or both, no `stdin`"
         )
     return TestCase(
-        expected=_json(f"{field}.expected", test.expected),
-        args=_json(f"{field}.args", test.args) if test.args is not None else None,
-        kwargs=_json(f"{field}.kwargs", test.kwargs) if test.kwargs is not None else None,
+        expected=_text(f"{field}.expected", test.expected, called.returned),
+        args=_text(f"{field}.args", test.args, called.arguments) if test.args is not None else None,
+        kwargs=_text(f"{field}.kwargs", test.kwargs, called.keywords)
+        if test.kwargs is not None
+        else None,
         public=test.public,
     )
 
 
-def _json(field: str, value: object) -> str:
+def _text(field: str, value: Any, with_nodes: Callable[[Any], Any]) -> str:
+    """JSON, or a Python literal where there are nodes in it."""
     try:
-        return json.dumps(value, allow_nan=False, ensure_ascii=False)
+        as_json = json.dumps(value, allow_nan=False, ensure_ascii=False)
     except ValueError:
         raise FieldError(field, "NaN and Infinity are no JSON") from None
+    try:
+        meant = with_nodes(value)
+    except ValueError as error:
+        raise FieldError(field, str(error)) from None
+    return as_json if meant == value else repr(meant)

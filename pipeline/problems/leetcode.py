@@ -3,7 +3,7 @@
 Its solutions assume the imports and node classes of `prompt`: the problem's prelude.
 """
 
-from pipeline.problems.asserts import NotLiteral, literal_tests
+from pipeline.problems.asserts import NoCheck, assert_tests
 from pipeline.problems.rows import Defaults, FieldError, ProblemRow, read_date
 from pipeline.records import Problem
 
@@ -23,8 +23,8 @@ class Row(ProblemRow):
 
     def problem(self, defaults: Defaults) -> Problem:
         try:
-            tests = literal_tests(self.test)
-        except NotLiteral as error:
+            tests = assert_tests(self.test, self.entry_point)
+        except NoCheck as error:
             raise FieldError("test", str(error)) from None
         return Problem(
             problem_id=self.task_id,

@@ -13,6 +13,7 @@ from typing import Literal
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
+from pipeline.problems import prelude
 from pipeline.problems.rows import Defaults, FieldError, ProblemRow, read_date
 from pipeline.records import Problem
 from sandbox.protocol import TestCase
@@ -22,18 +23,6 @@ _MAX_BYTES = 1 << 30  # of decompressed private tests: the largest real ones are
 _MAX_OPCODES = 16  # of a pickle that holds one string; protocols 0 to 5 take 3 to 5
 _STRING_OPCODES = {"UNICODE", "SHORT_BINUNICODE", "BINUNICODE", "BINUNICODE8"}
 _FRAMING_OPCODES = {"PROTO", "FRAME", "MEMOIZE", "PUT", "BINPUT", "LONG_BINPUT", "STOP"}
-
-# LiveCodeBench's judge puts these in front of every program, in this order: names of later modules
-# win, and `builtins` takes `open`, `pow` and `sum` back.
-_STAR_IMPORTS = (
-    *("string", "re", "datetime", "collections", "heapq", "bisect", "copy", "math", "random"),
-    *("statistics", "itertools", "functools", "operator", "io", "sys", "json"),
-)
-_PRELUDE = (
-    "".join(f"from {name} import *\n" for name in (*_STAR_IMPORTS, "builtins", "typing"))
-    + f"import {', '.join(_STAR_IMPORTS)}\n"
-    + "sys.setrecursionlimit(50000)\n"
-)
 
 
 class RecordedTest(BaseModel):
@@ -82,7 +71,7 @@ class Row(ProblemRow):
             ),
             comparator=defaults.comparator,
             time_limit_s=defaults.time_limit_s,
-            prelude=_PRELUDE,
+            prelude=prelude.LIVECODEBENCH,
         )
 
     def _entry_point(self) -> str | None:

@@ -1,9 +1,9 @@
 """Files of every form to problems; what is wrong with a row is said by file, row and field."""
 
 import base64
+import dataclasses
 import datetime
 import gzip
-import itertools
 import json
 import logging
 import pickle
@@ -16,10 +16,11 @@ import pytest
 
 from pipeline import schemas
 from pipeline.config import FileProblems
+from pipeline.execution import to_program
 from pipeline.problems import BadRows, NoProblems, load_canonical_programs, load_problems
 from pipeline.problems.livecodebench import unpack
 from pipeline.problems.rows import FieldError
-from sandbox.protocol import Comparator, TestCase
+from sandbox.protocol import Comparator, Status, TestCase
 
 DATA = Path(__file__).parents[3] / "shared/data"
 OURS = {
@@ -262,46 +263,55 @@ def test_call_based_tests_of_livecodebench_must_be_json(tmp_path):
 recorded = pytest.mark.skipif(not DATA.exists(), reason="shared/data is not beside the project")
 
 
-def run(code: str, entry_point: str, test: TestCase, names: dict) -> bool:
-    """The outcome of a test by Python's own `==`; for programs that we know."""
-    if "candidate" not in names:
-        exec(code, names)
-        names["candidate"] = eval(entry_point, names)
-    args, kwargs = eval(test.args or "[]"), eval(test.kwargs or "{}")
-    return names["candidate"](*args, **kwargs) == eval(test.expected)
-
-
 @recorded
-def test_leetcode_dataset_is_read_but_for_the_problem_on_trees(caplog):
-    path = DATA / "leetcode-v0.3.1-test.jsonl.gz"
-    problems = load("leetcode", path, skip_bad_rows=True)
-    assert "left out: 1 row" in caplog.text
-    assert "row 67, test: cannot be judged outside the program's own process" in caplog.text
-    assert len(problems) == 227
-    assert sum(len(problem.tests) for problem in problems) == 23_159
+def test_leetcode_dataset_is_read_whole_and_judged_outside_the_programs_process():
+    problems = load("leetcode", DATA / "leetcode-v0.3.1-test.jsonl.gz")
+    assert len(problems) == 228
+    tests = [test for problem in problems for test in problem.tests]
+    assert len(tests) == 23_234
+    assert not any(test.script for test in tests)
+    assert sum("TreeNode(" in (test.kwargs or "") for test in tests) == 75
     assert {problem.difficulty for problem in problems} == {"easy", "medium", "hard"}
     dates = [problem.released_on for problem in problems]
     assert (min(dates), max(dates)) == (datetime.date(2024, 8, 4), datetime.date(2025, 3, 30))
 
 
 @recorded
-def test_canonical_programs_of_leetcode_dataset_pass_with_their_prelude(tmp_path):
-    with gzip.open(DATA / "leetcode-v0.3.1-test.jsonl.gz", "rt") as lines:
-        path = write(tmp_path / "leetcode.jsonl", list(itertools.islice(lines, 20)))
-    canonical = load_canonical_programs(FileProblems(kind="leetcode", paths=(str(path),)))
-    for problem in load("leetcode", path):
-        code, names = problem.prelude + canonical[problem.problem_id], {}
-        assert all(run(code, problem.entry_point, test, names) for test in problem.tests[:5])
+def test_humaneval_is_read_whole_and_what_is_no_literal_stays_a_script():
+    problems = load("humaneval", DATA / "humaneval.jsonl.gz")
+    assert len(problems) == 164
+    scripted = [p for p in problems if any(test.script for test in p.tests)]
+    assert sorted(int(problem.problem_id.partition("/")[2]) for problem in scripted) == [
+        *(2, 4, 32, 33, 37, 38, 44, 50, 53, 151)
+    ]
+    assert sum(len(p.tests) for p in problems) == 1117
 
 
 @recorded
-def test_humaneval_is_read_but_for_ten_problems_whose_tests_are_no_literals():
-    path = DATA / "humaneval.jsonl.gz"
-    assert [row for row, _ in bad("humaneval", path)] == [3, 5, 33, 34, 38, 39, 45, 51, 54, 152]
-    problems = load("humaneval", path, skip_bad_rows=True)
-    assert len(problems) == 154
-    options = FileProblems(kind="humaneval", paths=(str(path),), skip_bad_rows=True)
-    canonical = load_canonical_programs(options)
-    for problem in problems:
-        code, names = problem.prelude + canonical[problem.problem_id], {}
-        assert all(run(code, problem.entry_point, test, names) for test in problem.tests)
+@pytest.mark.docker
+def test_every_canonical_program_of_humaneval_is_accepted(docker_sandbox):
+    canonical = load_canonical_programs(
+        FileProblems(kind="humaneval", paths=(str(DATA / "humaneval.jsonl.gz"),))
+    )
+    rejected = {}
+    for problem in load("humaneval", DATA / "humaneval.jsonl.gz"):
+        verdict = docker_sandbox.judge(to_program(problem, canonical[problem.problem_id], 256))
+        assert verdict.tests_forgeable == sum(test.script is not None for test in problem.tests)
+        if verdict.status is not Status.AC:
+            rejected[problem.problem_id] = verdict
+    assert rejected == {}
+
+
+@recorded
+@pytest.mark.docker
+def test_every_canonical_program_of_leetcode_dataset_passes_its_first_tests(docker_sandbox):
+    """All 23,234 tests take minutes: `python -m jobs.judge --programs canonical` runs them."""
+    path = DATA / "leetcode-v0.3.1-test.jsonl.gz"
+    canonical = load_canonical_programs(FileProblems(kind="leetcode", paths=(str(path),)))
+    rejected = {}
+    for problem in load("leetcode", path):
+        program = to_program(problem, canonical[problem.problem_id], 256)
+        verdict = docker_sandbox.judge(dataclasses.replace(program, tests=program.tests[:2]))
+        if verdict.status is not Status.AC:
+            rejected[problem.problem_id] = verdict
+    assert rejected == {}

@@ -1,9 +1,16 @@
 """`lcb` and `strict`: which outputs and values are right."""
 
-import pytest
+import copy
+from decimal import Decimal
+from fractions import Fraction
 
-from sandbox import Comparator
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sandbox import Comparator, values
 from sandbox.comparators import output_difference, value_difference
+from sandbox.nodes import Nodes
 
 LCB, STRICT = Comparator.LCB, Comparator.STRICT
 
@@ -51,6 +58,16 @@ def test_a_printed_output_is_compared_as_specified(
         ([1, 2], [1, 2], True, True),
         ((1, 2), [1, 2], True, False),  # a tuple counts as a list at the top
         ([(1, 2)], [[1, 2]], False, False),  # and only there
+        ((1, 2), (1, 2), True, True),
+        ([1, 2], (1, 2), False, False),
+        (Decimal("0.5"), 0.5, True, False),
+        (Fraction(1, 2), 0.5, True, False),
+        ({frozenset({1, 8}), 2}, {2, frozenset({8, 1})}, True, True),
+        ({frozenset({1})}, {frozenset({True})}, True, False),
+        (Nodes("ListNode", [1]), Nodes("ListNode", [1]), True, True),
+        (Nodes("ListNode", [1]), Nodes("ListNode", [True]), True, False),
+        (Nodes("ListNode", [1]), Nodes("TreeNode", [1]), False, False),
+        (Nodes("ListNode", [1]), [1], False, False),
         ([1, 2], [2, 1], False, False),
         ({"a": [1.0]}, {"a": [1]}, True, False),
         ({"a": 1, "b": 2}, {"b": 2, "a": 1}, True, True),
@@ -67,6 +84,62 @@ def test_a_returned_value_is_compared_as_specified(
 ) -> None:
     assert (value_difference(LCB, value, expected) is None) == lcb
     assert (value_difference(STRICT, value, expected) is None) == strict
+
+
+_json = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=3),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=2), inner),
+    max_leaves=6,
+)
+_line = st.text(alphabet="019.-+eE \t\r\x0b\u00a0naif_x", max_size=8)
+_output = st.lists(_line, max_size=3).map("\n".join)
+
+
+def livecodebench_accepts_output(output: str, expected: str) -> bool:
+    """Its rules, written down once more, from the description of its `grade_stdio`."""
+    got, wanted = ([line.strip() for line in t.strip().split("\n")] for t in (output, expected))
+    if len(got) != len(wanted):
+        return False
+    for one, other in zip(got, wanted, strict=True):
+        try:
+            same = [*map(Decimal, one.split())] == [*map(Decimal, other.split())]
+        except ArithmeticError:
+            same = False
+        if one != other and not same:
+            return False
+    return True
+
+
+@given(_output, _output)
+def test_lcb_agrees_with_livecodebench_on_outputs(output: str, expected: str) -> None:
+    assert (output_difference(LCB, output.encode(), expected) is None) == (
+        livecodebench_accepts_output(output, expected)
+    )
+
+
+@given(_output, st.sampled_from(["", " ", "\n", "\r\n", "\n\n"]))
+def test_blanks_around_an_output_never_matter_to_lcb(output: str, blanks: str) -> None:
+    assert output_difference(LCB, (blanks + output + blanks).encode(), output) is None
+
+
+@given(_output, _output)
+def test_strict_accepts_nothing_that_lcb_rejects(output: str, expected: str) -> None:
+    if output_difference(STRICT, output.encode(), expected) is None:
+        assert output_difference(LCB, output.encode(), expected) is None
+
+
+@given(_json, _json)
+def test_lcb_agrees_with_livecodebench_on_values(value: object, expected: object) -> None:
+    value = copy.deepcopy(value)  # a NaN that is the very same object would be equal to itself
+    assert (value_difference(LCB, value, expected) is None) == (value == expected)
+    if isinstance(value, list):
+        accepted = value_difference(LCB, tuple(value), expected) is None
+        assert accepted == (value == expected)
+
+
+@given(_json)
+def test_strict_accepts_a_value_that_came_through_the_wall(value: object) -> None:
+    assert value_difference(STRICT, values.decode(values.encode(value)), value) is None
 
 
 def test_a_difference_names_the_first_line_that_is_wrong() -> None:

@@ -72,7 +72,7 @@ def test_the_same_program_gets_the_same_verdict_whatever_its_hash_order(
     ("code", "entry_point", "args", "expected", "status"),
     [
         ("def f(a, b): return a + b", "f", "[1, 2]", "3", Status.AC),
-        ("class Solution:\n    def f(self, a: List[int]): return max(a)", "Solution().f", "[[1,9]]",
+        ("class Solution:\n    def f(self, a: list[int]): return max(a)", "Solution().f", "[[1,9]]",
          "9", Status.AC),
         ("def f(s): return sorted(s)", "f", "({3, 1},)", "[1, 3]", Status.AC),
         ("def f(a): return (a, a)", "f", "[1]", "[1, 1]", Status.AC),
