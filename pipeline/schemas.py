@@ -129,11 +129,11 @@ def _record(hint: Any, value: Any) -> Any:
     return value
 
 
-PROBLEM = RecordSchema(records.Problem, version=1, key=("problem_id",))
+PROBLEM = RecordSchema(records.Problem, version=2, key=("problem_id",))
 SOLUTION = RecordSchema(records.Solution, version=1, key=("problem_id", "sample_index"))
 PROGRAM_VERDICT = RecordSchema(
     records.ProgramVerdict,
-    version=1,
+    version=2,
     key=("problem_id", "program_id"),
     measured=frozenset({"cpu_s", "wall_s", "peak_mb"}),
 )
