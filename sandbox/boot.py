@@ -10,7 +10,8 @@ import struct
 from functools import cache
 from pathlib import Path
 
-_SHIPPED = ("frames", "nodes", "values", "child", "watch", "sweep", "runner")  # in order of import
+# In order of import.
+_SHIPPED = ("frames", "nodes", "values", "child", "meter", "syscalls", "watch", "sweep", "runner")
 
 _LOADER = """
 import sys

@@ -25,7 +25,7 @@ import traceback
 from contextlib import suppress
 from functools import partial
 
-from sandbox import child, frames, sweep, watch
+from sandbox import child, frames, meter, sweep, syscalls, watch
 
 _PR_SET_CHILD_SUBREAPER = 36
 _FIRST_UID = 1 << 16
@@ -57,7 +57,12 @@ def serve(box: str, own_uids: bool) -> None:
         resource.setrlimit(limit, (most, most))
     uids = _uids() if own_uids else None
     os.chmod(box, 0o711)  # a test may enter its own directory, and list no others
-    oom = watch.OomCounter()
+    if own_uids:
+        syscalls.narrow()
+    usage = meter.Meter()
+    # Uids are the kernel's, not the container's, and so are their quotas: two slots of one machine
+    # must not use the same ones.
+    first = int.from_bytes(os.urandom(4), "big")
     gc.collect()
     gc.disable()
     gc.freeze()  # a child that collects must not touch, and so copy, the pages of the warm heap
@@ -66,12 +71,13 @@ def serve(box: str, own_uids: bool) -> None:
     arrivals.register(0, select.POLLIN)
     served = 0
     while arrivals.poll()[0][1] & select.POLLIN:  # else the judge has closed the stream
+        serial = first + served * _UIDS_PER_PROGRAM
         stem = os.fork()
         if stem == 0:
             status = 1
             try:
                 _adopt_orphans()
-                status = _Stem(box, uids, served * _UIDS_PER_PROGRAM, oom).serve_program()
+                status = _Stem(box, uids, serial, usage).serve_program()
             except EOFError:
                 pass  # the judge is gone
             except BaseException:  # noqa: BLE001 - the gate must not go on as a second copy
@@ -91,12 +97,12 @@ def serve(box: str, own_uids: bool) -> None:
 class _Stem:
     """Serves one program."""
 
-    def __init__(self, box: str, uids: range | None, serial: int, oom: watch.OomCounter) -> None:
+    def __init__(self, box: str, uids: range | None, serial: int, usage: meter.Meter) -> None:
         self._null = os.open(os.devnull, os.O_RDWR)
         self._box = box
         self._uids = uids
         self._serial = serial
-        self._oom = oom
+        self._usage = usage
 
     def serve_program(self) -> int:
         """Read the program that has arrived and run its tests as they come. Returns the exit code:
@@ -134,9 +140,9 @@ class _Stem:
                 fields["cpu_s"], fields["wall_s"], fields["memory_mb"], test.fields["output_bytes"]
             )
             ending = watched.run(
-                test.payload, limits, self._oom, partial(sweep.kill_processes, uid)
+                test.payload, limits, self._usage, partial(sweep.kill_processes, uid)
             )
-            if ending.compiled is not None:
+            if ending.compiled is not None and not work.is_compiled:  # else not ours to believe
                 work = work._replace(code=ending.compiled, is_compiled=True)
             is_clean = sweep.leave_nothing(directory, uid)
             result = {

@@ -5,7 +5,6 @@ what waits. Nothing here blocks on the judged process, which may do anything wit
 """
 
 import os
-import re
 import select
 import signal
 import time
@@ -13,14 +12,14 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from sandbox import child
+from sandbox.meter import Meter
 
-_TICK_S = 0.05  # between looks at the CPU clock and the OOM counter
+_TICK_S = 0.05  # between looks at the CPU clock and the memory
 _CHUNK = 1 << 16
 _REPORT_BYTES = 1 << 22  # of a report beyond the output limit: compiled code
 _DETAIL = 400
 _CLOSED = -1
 _PAGE_MB = os.sysconf("SC_PAGE_SIZE") / (1 << 20)
-_OOM_COUNTERS = ("/sys/fs/cgroup/memory.events", "/sys/fs/cgroup/memory/memory.oom_control")
 
 
 class Limits(NamedTuple):
@@ -44,26 +43,6 @@ class Ending(NamedTuple):
     compiled: bytes | None
 
 
-class OomCounter:
-    """How often the kernel killed a process of this container for memory; 0 for ever where no
-    cgroup says so. Kept open, because children close what they inherit."""
-
-    def __init__(self) -> None:
-        self._descriptor = None
-        for path in _OOM_COUNTERS:
-            try:
-                self._descriptor = os.open(path, os.O_RDONLY)
-                break
-            except OSError:
-                continue
-
-    def read(self) -> int:
-        if self._descriptor is None:
-            return 0
-        found = re.search(rb"\boom_kill (\d+)", os.pread(self._descriptor, 4096, 0))
-        return int(found[1]) if found else 0
-
-
 class Watch:
     """One test in flight.
 
@@ -85,35 +64,39 @@ class Watch:
             if descriptor is not None:
                 self._poll.register(descriptor, select.POLLIN)
 
-    def run(
-        self, payload: bytes, limits: Limits, oom: OomCounter, kill: Callable[[], None]
-    ) -> Ending:
+    def run(self, payload: bytes, limits: Limits, usage: Meter, kill: Callable[[], None]) -> Ending:
         """Give the child its input and see it through. `kill` ends every process of the test."""
-        ooms = oom.read()
+        ooms = usage.ooms()
+        idle_cpu_s = usage.cpu_s() - time.process_time()
         started = time.monotonic()
         self._pending = memoryview(payload)
         if not self._feed(self._input):
             self._poll.register(self._input, select.POLLOUT)
-        stopped, detail = self._until_exit(started, limits, ooms, oom)
+        stopped, detail = self._until_exit(started, limits, ooms, idle_cpu_s, usage)
         if stopped:
             kill()
-        _, status, usage = os.wait4(self._pid, 0)
+        _, status, spent = os.wait4(self._pid, 0)
         wall_s = time.monotonic() - started
         self._drain(limits.output_bytes)
         self._close()
-        cpu_s = usage.ru_utime + usage.ru_stime
-        peak_mb = usage.ru_maxrss / 1024
+        cpu_s = spent.ru_utime + spent.ru_stime
+        if wall_s > limits.cpu_s >= cpu_s:  # else no other process of the test can be over it
+            all_cpu_s = usage.cpu_s() - time.process_time() - idle_cpu_s
+            cpu_s = all_cpu_s if all_cpu_s > limits.cpu_s else cpu_s
+        peak_mb = spent.ru_maxrss / 1024
         compiled, kind, body = self._parse_report()
         outcome = stopped or "OK"
         is_wall_only = stopped == "TLE" and cpu_s <= limits.cpu_s
-        if stopped in ("", "TLE") and (oom.read() > ooms or peak_mb > limits.memory_mb):
+        if stopped in ("", "TLE") and (usage.ooms() > ooms or peak_mb > limits.memory_mb):
             # A machine short of memory is slow first: the cause wins over the symptom.
             outcome, detail, is_wall_only = "MLE", f"over {limits.memory_mb} MiB", False
         elif stopped:
             pass
         elif cpu_s > limits.cpu_s:
             outcome, detail = "TLE", f"over {limits.cpu_s:g} s of CPU time"
-        elif self._is_too_long(limits.output_bytes):
+        elif self._is_too_long(limits.output_bytes) or (
+            kind == child.RESULT and len(body) > limits.output_bytes
+        ):
             outcome, detail = "OLE", f"over {limits.output_bytes} bytes"
         elif kind in (child.SYNTAX, child.MEMORY):
             outcome = "CE" if kind == child.SYNTAX else "MLE"
@@ -130,7 +113,7 @@ class Watch:
         return Ending(outcome, detail, cpu_s, wall_s, peak_mb, is_wall_only, output, compiled)
 
     def _until_exit(
-        self, started: float, limits: Limits, ooms: int, oom: OomCounter
+        self, started: float, limits: Limits, ooms: int, idle_cpu_s: float, usage: Meter
     ) -> tuple[str, str]:
         """Serve the pipes until the child has ended, or must be: then why, as (status, detail)."""
         deadline = started + limits.wall_s
@@ -146,9 +129,11 @@ class Watch:
             now = time.monotonic()
             if now >= next_look:
                 next_look = now + _TICK_S
-                if oom.read() > ooms or _resident_mb(self._pid) > limits.memory_mb:
+                memory_mb = max(_resident_mb(self._pid), usage.memory_mb())
+                if usage.ooms() > ooms or memory_mb > limits.memory_mb:
                     return "MLE", f"over {limits.memory_mb} MiB"
-                if _cpu_time(self._pid) > limits.cpu_s:
+                all_cpu_s = usage.cpu_s() - time.process_time() - idle_cpu_s
+                if max(_cpu_time(self._pid), all_cpu_s) > limits.cpu_s:
                     return "TLE", f"over {limits.cpu_s:g} s of CPU time"
             if now >= deadline:
                 return "TLE", f"over {limits.wall_s:g} s of wall time"
