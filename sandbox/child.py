@@ -181,7 +181,8 @@ def _execute(code: types.CodeType, module: types.ModuleType, call: Any = None) -
             threading._shutdown()  # type: ignore[attr-defined]
         atexit._run_exitfuncs()
         for stream in (sys.stdout, stdout):
-            stream.flush()
+            if stream is not None and not getattr(stream, "closed", False):
+                stream.flush()
         module.__dict__.clear()  # closes, and so flushes, what the program left open
     except BaseException as error:  # noqa: BLE001 - the program may have put anything there
         _report(RAISED, _one_line(error))
