@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from pipeline.config import Correction, ReplayPolicy, ScaleModelProblems
+from pipeline.config import Correction, MetaProblems, ReplayPolicy, ScaleModelProblems
 from pipeline.lock import stage_lock
 from pipeline.plan import Plan
 from pipeline.problems import NoProblems, read_files
@@ -53,7 +53,9 @@ def check_roles(plan: Plan, roles: dict[int, Role], stages: Sequence[str]) -> No
     """
     wanted = {"label": list(plan.config.rollouts.roles), "train": [Role.TRAIN]}
     wanted["evaluate"] = [Role.TEST]
-    if any(arm.correction is not Correction.NONE for arm in plan.config.training.arms):
+    training = plan.config.training
+    disjoint = training.correction.meta_problems is MetaProblems.DISJOINT
+    if disjoint and any(arm.correction is not Correction.NONE for arm in training.arms):
         wanted["train"].append(Role.META)
     for stage in stages:
         for role in wanted.get(stage, []):

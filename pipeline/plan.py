@@ -28,6 +28,7 @@ from pipeline.config import (
     PolicyConfig,
     ReplayPolicy,
     ScaleModelProblems,
+    Targets,
     TrainingConfig,
     VLLMPolicy,
 )
@@ -58,7 +59,7 @@ LOGIC_VERSIONS = {
     "rollouts": 1,
     "truths": 1,
     "examples": 1,
-    "prm": 1,
+    "prm": 2,
     "scores": 1,
 }
 """Bumped by hand when a stage's code changes what it computes from the same inputs."""
@@ -133,9 +134,19 @@ class Plan:
     def prm_fingerprint(self, arm: ArmConfig) -> str:
         training = self.config.training
         options = training.model_dump(
-            mode="json", exclude={"arms", "correction", "workers", "use_gpu", "checkpoint_every",
-                                  "cpus_per_worker", "threads_per_worker", "micro_batch_size"},
-        )  # fmt: skip
+            mode="json",
+            exclude={
+                "arms",
+                "correction",
+                "crossfit_strength",
+                "workers",
+                "use_gpu",
+                "checkpoint_every",
+                "cpus_per_worker",
+                "threads_per_worker",
+                "micro_batch_size",
+            },
+        )
         return fingerprint(
             stage="prm",
             logic=LOGIC_VERSIONS["prm"],
@@ -145,6 +156,7 @@ class Plan:
             base=self.policy_fingerprint if training.model.base == SCALE_MODEL else None,
             training=options,
             targets=arm.targets,
+            crossfit=training.crossfit_strength if arm.targets is Targets.CROSSFIT else None,
             correction=arm.correction,
             correction_options=(
                 training.correction.model_dump(mode="json")

@@ -183,12 +183,14 @@ class Example:
 
 @dataclass(frozen=True, slots=True)
 class LabelEstimate:
-    """A step label before and after correction, both in [0, 1]."""
+    """A step label before and after correction, both in [0, 1], and how much it counts in the
+    training loss (in [0, 2]; 1 unless weights are what is learned)."""
 
     step_id: str
     initial: float
     corrected: float
     updates: int
+    weight: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -142,5 +142,5 @@ ROLLOUT = RecordSchema(records.Rollout, version=1, key=("step_id", "rollout_inde
 STEP_LABEL = RecordSchema(records.StepLabel, version=1, key=("step_id",))
 STEP_TRUTH = RecordSchema(records.StepTruth, version=1, key=("step_id",))
 EXAMPLE = RecordSchema(records.Example, version=1, key=("problem_id", "solution_id"))
-LABEL_ESTIMATE = RecordSchema(records.LabelEstimate, version=1, key=("step_id",))
+LABEL_ESTIMATE = RecordSchema(records.LabelEstimate, version=2, key=("step_id",))
 SCORED_SOLUTION = RecordSchema(records.ScoredSolution, version=1, key=("solution_id",))

@@ -15,14 +15,17 @@ class Targets(StrEnum):
     SOFT = "soft"  # passed / trials
     HARD = "hard"  # 1 if any rollout passed
     PROVEN = "proven"  # soft, but 1 on every prefix of a passing solution
+    CROSSFIT = "crossfit"  # soft, mixed with what a PRM of the other half of the problems believes
     TRUE = "true"  # known truth: the ceiling, scale model only
 
 
 class Correction(StrEnum):
-    """How noisy step labels are corrected."""
+    """What learns from the meta set, against the noise of step labels."""
 
     NONE = "none"
+    WEIGHTS = "weights"  # how much a step counts: what the papers' public code does
     LABELS = "labels"  # labels are learnable variables (arXiv 2512.15000)
+    CORRECTOR = "corrector"  # a small network that shifts labels by what is known of a step
     SHUFFLED = "shuffled"  # the same against a shuffled meta set: the control that must not help
 
 
@@ -61,6 +64,27 @@ class OptimizerConfig(Section):
     clip_norm: PositiveFloat = 1.0
 
 
+class LossKind(StrEnum):
+    """How the score of a step is held against its label."""
+
+    BCE = "bce"  # cross entropy; the one whose corrections pointed the right way (scale model)
+    MSE = "mse"  # squared error of the score, as in the papers' code: flat where it is confident
+
+
+class MetaProblems(StrEnum):
+    """Whose finished programs steer a correction."""
+
+    DISJOINT = "disjoint"  # problems of the role `meta`; in that study the only choice of use
+    SAME = "same"  # those of the batch itself: needs no meta role, but leaks the outcome into steps
+
+
+class LabelSpace(StrEnum):
+    """The variable behind a free label."""
+
+    LABEL = "label"  # the label, clipped to [0, 1]: one at 0 or 1 can still move
+    LOGIT = "logit"  # its logit: never reaches 0 or 1, slow near them
+
+
 class CorrectionConfig(Section):
     """Bi-level correction; the defaults behaved best on the scale model."""
 
@@ -69,16 +93,24 @@ class CorrectionConfig(Section):
     warmup: Fraction = 1 / 6
     """Fraction of the steps before the first correction: labels follow a model that knows
     something."""
+    meta_problems: MetaProblems = MetaProblems.DISJOINT
+    """Whose finished programs, with their clean unit-test outcomes, are the meta set."""
     meta_batch: PositiveInt = 128
-    """Finished programs of meta problems in one outer step."""
+    """Finished programs in one outer step."""
     label_rate: PositiveFloat = 0.15
-    """Step of the label update, after the hypergradient is scaled to unit RMS."""
-    gradient_ema: Fraction = 0.9
+    """Step of a label (of half a weight, of a logit), after the hypergradient is scaled to unit
+    RMS."""
+    label_space: LabelSpace = LabelSpace.LABEL
+    """The variable that correction 'labels' moves."""
+    corrector_rate: PositiveFloat = 0.003
+    """Adam's learning rate of correction 'corrector'; one network moves all labels at once, so it
+    must be far below `label_rate`."""
+    gradient_ema: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.9
     """Decay of the running mean of the meta gradient, against its noise."""
     centred: bool = True
-    """Take the mean out of a label update: without it labels drift together to 0 or 1."""
+    """Take the mean out of an update: without it labels drift together to 0 or 1."""
     anchor: Annotated[float, Field(ge=0.0)] = 0.3
-    """Pull of a label back to its Monte-Carlo value, per unit of label rate."""
+    """Pull of a label back to its Monte-Carlo value (of a weight to 1), per unit of rate."""
 
 
 REFERENCE_ROWS = ("pass_at_1", "oracle")
@@ -102,7 +134,7 @@ class ArmConfig(Section):
         ):
             raise ValueError(
                 f"correction {self.correction.value!r} has nothing to correct with targets "
-                f"{self.targets.value!r}: use soft, hard or proven"
+                f"{self.targets.value!r}: use soft, hard, proven or crossfit"
             )
         return self
 
@@ -119,6 +151,11 @@ class TrainingConfig(Section):
     )
     optimizer: OptimizerConfig = OptimizerConfig()
     correction: CorrectionConfig = CorrectionConfig()
+    loss: LossKind = LossKind.BCE
+    """Of training and meta batches alike."""
+    crossfit_strength: PositiveFloat = 2.0
+    """Targets 'crossfit': the belief of the other half's PRM counts as so many rollouts, so that
+    many real ones outweigh it."""
     epochs: PositiveInt = 3
     batch_size: PositiveInt = 32
     """Solutions per optimizer step, over all workers."""

@@ -12,10 +12,13 @@ _BY_TARGETS = {
     Targets.SOFT: "PRM soft",
     Targets.HARD: "PRM hard",
     Targets.PROVEN: "PRM proven",
+    Targets.CROSSFIT: "PRM cross-fitted",
     Targets.TRUE: "PRM on true labels",
 }
 _BY_CORRECTION = {
+    Correction.WEIGHTS: "PRM + learned weights",
     Correction.LABELS: "PRM + corrected labels",
+    Correction.CORRECTOR: "PRM + label corrector",
     Correction.SHUFFLED: "PRM + shuffled control",
 }
 
@@ -33,7 +36,7 @@ def titles(arms: Sequence[ArmConfig]) -> dict[str, str]:
 def _title(arm: ArmConfig) -> str:
     if arm.correction is Correction.NONE:
         return _BY_TARGETS[arm.targets]
-    corrected = _BY_CORRECTION.get(arm.correction, f"PRM + {arm.correction.value}")
+    corrected = _BY_CORRECTION[arm.correction]
     return corrected if arm.targets is Targets.SOFT else f"{corrected} ({arm.targets.value})"
 
 

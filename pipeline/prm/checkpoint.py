@@ -26,6 +26,7 @@ class ArmState:
     optimizer: dict[str, Any]
     labels: CorrectedLabels
     correction: CorrectionState
+    corrector: dict[str, Any] | None  # the network's state, where there is one
     history: tuple[HistoryRow, ...]
 
 
@@ -35,6 +36,7 @@ def save_state(storage: str, state: ArmState) -> None:
         {
             **{name: getattr(state, name) for name in ("fingerprint", "step", "parameters")},
             "optimizer": state.optimizer,
+            "corrector": state.corrector,
             "labels": asdict(state.labels),
             "correction": asdict(state.correction),
             "history": [asdict(row) for row in state.history],
@@ -61,5 +63,6 @@ def load_state(storage: str, fingerprint: str, device: torch.device) -> ArmState
         saved["optimizer"],
         CorrectedLabels(**labels),
         CorrectionState(**saved["correction"]),
+        saved["corrector"],
         tuple(HistoryRow(**row) for row in saved["history"]),
     )

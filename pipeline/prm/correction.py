@@ -1,13 +1,17 @@
-"""How a hypergradient moves labels.
+"""How a hypergradient moves labels, or weights.
 
 With h_i = dL_meta/dy_i over the free labels of one batch,
 
-    y_i <- clip(y_i - rate * ((h_i - mean h) / std h + anchor * (y_i - y_i^0)), 0, 1).
+    h~_i = (h_i - mean h) / std h
+    y_i <- clip(y_i - rate * (h~_i + anchor * (y_i - y_i^0)), 0, 1).
 
 The scale of h falls with the learning rate and as training goes on, so it is normalised; its mean
 carries no knowledge of one step against another but, added up over a run, drives all labels to 0 or
 1 together, so it is taken out (`centred`); the anchor keeps a label near its evidence y^0. The meta
 gradient that h is made of is a running mean over corrections, because one meta batch says little.
+
+The same rule moves the logit of a label (`label_space: logit`, with h dy/dlogit in the place of h)
+and, where weights are learned, w_i / 2 in the place of y_i, which starts at 1/2.
 """
 
 from dataclasses import dataclass
@@ -16,12 +20,15 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from pipeline.config import CorrectionConfig
-from pipeline.prm.label_table import LabelTable
+from pipeline.config import CorrectionConfig, LabelSpace
+from pipeline.prm.label_table import MOST_WEIGHT, LabelTable
 from pipeline.prm.parallel import Ranks
 
 DRIFTED = 0.1
 """Correction stops when the mean label is within this fraction of its first distance to 0 or 1."""
+
+LOGIT_EDGE = 0.01
+"""A label is at least so far from 0 and 1 where its logit is the variable."""
 
 
 @dataclass(slots=True)
@@ -51,6 +58,18 @@ def averaged(
     return state.meta_gradient / (1 - decay**state.corrections)
 
 
+def normalised(
+    config: CorrectionConfig, hypergradient: Float[Tensor, " S"], ranks: Ranks
+) -> Float[Tensor, " S"] | None:
+    """h~ of this rank's free steps, with the statistics of all ranks; None where all are alike."""
+    h = hypergradient.double()
+    sums = torch.stack([h.sum(), h.square().sum(), h.new_tensor(len(h))])
+    total, squares, count = ranks.sum(sums).tolist()
+    mean = total / max(count, 1.0) if config.centred else 0.0
+    spread = max(squares / max(count, 1.0) - mean**2, 0.0) ** 0.5
+    return None if spread == 0.0 else ((h - mean) / spread).float()
+
+
 def move_labels(
     config: CorrectionConfig,
     table: LabelTable,
@@ -58,21 +77,38 @@ def move_labels(
     hypergradient: Float[Tensor, " S"],
     ranks: Ranks,
 ) -> None:
-    """Update the free labels among `slots`; the statistics of h are over all ranks."""
+    """Update the free labels among `slots`, given dL_meta/dy of all of them."""
     free = table.free[slots]
-    slots, h = slots[free], hypergradient[free].double()
-    sums = torch.stack([h.sum(), h.square().sum(), free.sum().double()])
-    total, squares, count = ranks.sum(sums).tolist()
-    if not count:
+    slots, h = slots[free], hypergradient[free]
+    labels, start = table.values[slots], table.initial[slots]
+    if config.label_space is LabelSpace.LOGIT:
+        labels, start = (each.clamp(LOGIT_EDGE, 1 - LOGIT_EDGE) for each in (labels, start))
+        h = h * labels * (1 - labels)
+        labels, start = labels.logit(), start.logit()
+    direction = normalised(config, h, ranks)
+    if direction is None:
         return
-    mean = total / count if config.centred else 0.0
-    spread = max(squares / count - mean**2, 0.0) ** 0.5
-    if spread == 0.0:
+    labels = labels - config.label_rate * (direction + config.anchor * (labels - start))
+    in_logits = config.label_space is LabelSpace.LOGIT
+    table.update(slots, labels.sigmoid() if in_logits else labels.clamp(0.0, 1.0))
+
+
+def move_weights(
+    config: CorrectionConfig,
+    table: LabelTable,
+    slots: Int[Tensor, " S"],
+    hypergradient: Float[Tensor, " S"],
+    ranks: Ranks,
+) -> None:
+    """Update the weights of the free steps among `slots`, given dL_meta/dw of all of them."""
+    free = table.free[slots]
+    slots = slots[free]
+    direction = normalised(config, hypergradient[free], ranks)
+    if direction is None:
         return
-    labels = table.values[slots]
-    pull = config.anchor * (labels - table.initial[slots])
-    step = ((h - mean) / spread).float() + pull
-    table.update(slots, (labels - config.label_rate * step).clamp(0.0, 1.0))
+    share = table.weights[slots] / MOST_WEIGHT
+    share = share - config.label_rate * (direction + config.anchor * (share - 1 / MOST_WEIGHT))
+    table.reweigh(slots, share.clamp(0.0, 1.0) * MOST_WEIGHT)
 
 
 def has_drifted(mean_label: float, initial_mean: float) -> bool:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from pipeline.config import ArmConfig, Correction, Targets
+from pipeline.config import ArmConfig, Correction, MetaProblems, Targets, TrainingConfig
 from pipeline.records import Example, Role, content_hash
 from pipeline.schemas import EXAMPLE
 from pipeline.store import read_table
@@ -25,8 +25,8 @@ class TrainingExamples:
         return content_hash(*self.train, *self.meta)
 
 
-def read_examples(paths: Sequence[str], arms: Sequence[ArmConfig]) -> TrainingExamples:
-    """Read Example shards and check that every arm can be trained on them.
+def read_examples(paths: Sequence[str], config: TrainingConfig) -> TrainingExamples:
+    """Read Example shards and check that every arm of `config` can be trained on them.
 
     Raises TrainingDataError, or the store's own error for a damaged shard.
     """
@@ -36,17 +36,30 @@ def read_examples(paths: Sequence[str], arms: Sequence[ArmConfig]) -> TrainingEx
         tuple(row for row in rows if row.role is Role.TRAIN),
         tuple(row for row in rows if row.role is Role.META),
     )
+    _check_counts(examples.train)
     _check_both_outcomes(Role.TRAIN, examples.train)
-    for arm in arms:
+    disjoint = config.correction.meta_problems is MetaProblems.DISJOINT
+    for arm in config.arms:
         _check_targets(arm, examples.train)
-        if arm.correction is not Correction.NONE:
+        if arm.correction is not Correction.NONE and disjoint:
             if not examples.meta:
                 raise TrainingDataError(
                     f"arm {arm.name!r}: correction {arm.correction.value!r} needs solutions of "
-                    "meta problems and there are none: widen splits.meta, or use correction 'none'"
+                    "meta problems and there are none: widen splits.meta, set "
+                    "training.correction.meta_problems to 'same', or use correction 'none'"
                 )
             _check_both_outcomes(Role.META, examples.meta)
     return examples
+
+
+def _check_counts(examples: Sequence[Example]) -> None:
+    for example in examples:
+        for passed, trials in zip(example.passed, example.trials, strict=True):
+            if not 0 <= passed <= trials:
+                raise TrainingDataError(
+                    f"solution {example.solution_id}: {passed} of {trials} rollouts passed: make "
+                    "its examples anew"
+                )
 
 
 def _check_both_outcomes(role: Role, examples: Sequence[Example]) -> None:
@@ -71,8 +84,14 @@ def _check_targets(arm: ArmConfig, examples: Sequence[Example]) -> None:
                 f"arm {arm.name!r}: targets 'true' need the known truth of every step, and "
                 f"solution {unknown.solution_id} has none: use targets 'soft'"
             )
-    elif not any(any(example.trials) for example in examples):
+        return
+    if not any(any(example.trials) for example in examples):
         raise TrainingDataError(
             f"arm {arm.name!r}: targets {arm.targets.value!r} need rollouts, and no step has any: "
             "run the rollouts stage (rollouts.samples, rollouts.roles), or use targets 'final'"
+        )
+    if arm.targets is Targets.CROSSFIT and len({e.problem_id for e in examples if e.step_ids}) < 2:
+        raise TrainingDataError(
+            f"arm {arm.name!r}: targets 'crossfit' split the training problems in halves, and "
+            "there is one problem: add problems, or use targets 'soft'"
         )

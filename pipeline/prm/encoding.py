@@ -12,6 +12,7 @@ Limits: where the statement has to be cut to fit, a prefix is scored with the st
 the whole program, not with the longer one that would fit beside the prefix.
 """
 
+import dataclasses
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -140,6 +141,11 @@ def _segments(example: Example) -> list[str]:
             f"{len(code)} bytes of its code"
         )
     return [code[a:b].decode() for a, b in zip((0, *ends), ends, strict=False)]
+
+
+def read_at_end(solution: EncodedSolution) -> EncodedSolution:
+    """The same tokens, scored at the last step alone."""
+    return dataclasses.replace(solution, step_positions=solution.step_positions[-1:])
 
 
 def collate(solutions: Sequence[EncodedSolution]) -> TokenBatch:

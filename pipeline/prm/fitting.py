@@ -1,34 +1,43 @@
 """One training, from the first optimizer step to the last, on one of any number of ranks.
 
 for every batch:
-    loss = mean over its labelled steps of BCE(logit, label)       all ranks: one gradient
-    phi -> phi'                                                    AdamW, clipped
-    every k steps, after warm-up, where the arm corrects labels:
-        meta loss at phi' on finished programs of meta problems    one more gradient
-        hypergradient of the batch's labels                        one forward pass
-        labels of the batch move
+    loss = mean over labelled steps of weight * loss(logit, label)   all ranks: one gradient
+    phi -> phi'                                                      AdamW, clipped
+    every k steps, after warm-up, where the arm corrects:
+        meta loss at phi' on finished programs                       one more gradient
+        hypergradient of the batch's labels                          one forward pass
+        labels of the batch move, or weights, or the corrector
 """
 
+import logging
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
-from torch.nn.functional import binary_cross_entropy_with_logits
 
 from pipeline.config import ArmConfig, Correction, OptimizerConfig, TrainingConfig
 from pipeline.prm import hypergradient as hyper
-from pipeline.prm.batches import BatchPlan, draw
+from pipeline.prm.batches import BatchPlan
 from pipeline.prm.checkpoint import ArmState
-from pipeline.prm.correction import CorrectionState, averaged, has_drifted, is_due, move_labels
+from pipeline.prm.correction import (
+    CorrectionState,
+    averaged,
+    has_drifted,
+    is_due,
+    move_labels,
+    move_weights,
+)
+from pipeline.prm.corrector import Corrector, step_features
 from pipeline.prm.data import TrainingDataError
 from pipeline.prm.encoding import EncodedSolution, collate
 from pipeline.prm.flat_parameters import FlatParameters
-from pipeline.prm.label_table import CorrectedLabels, LabelTable
+from pipeline.prm.label_table import MOST_WEIGHT, CorrectedLabels, LabelTable
+from pipeline.prm.loss import coupling, losses, slope
+from pipeline.prm.meta_set import MetaSet
 from pipeline.prm.model import StepScorer
 from pipeline.prm.parallel import Ranks
 from pipeline.prm.results import HistoryRow
@@ -37,6 +46,12 @@ from pipeline.prm.training_set import TrainingSet
 WANTED_RMS = {torch.float32: 5e-4, torch.bfloat16: 0.2}
 """Change of the logits, RMS, that the forward difference aims at: as small as the rounding of the
 compute dtype lets it be."""
+
+logger = logging.getLogger(__name__)
+
+Steps = Float[Tensor, " S"]
+TargetsOf = Callable[[slice, Steps], tuple[Steps, Steps]]
+"""Labels and weights of some steps of a batch, given their logits."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,10 +71,12 @@ class Fit:
         config: TrainingConfig,
         arm: ArmConfig,
         data: TrainingSet,
+        labels: Sequence[Sequence[float | None]],
         scorer: StepScorer,
         ranks: Ranks,
         fingerprint: str,
     ) -> None:
+        """`labels`: those of every example of `data` before correction (`initial_labels`)."""
         self.config = config
         self.arm = arm
         self.ranks = ranks
@@ -73,16 +90,24 @@ class Fit:
         lengths = [len(solution.token_ids) for solution in data.solutions]
         self.plan = BatchPlan(lengths, config.batch_size, config.seed)
         owned = self.plan.owned(ranks.rank, ranks.world)
-        self.table = LabelTable(data.examples, owned, arm.targets)
+        self.table = LabelTable(data.examples, labels, owned)
         self.correction = CorrectionState()
+        self.corrector = (
+            Corrector(
+                config.correction,
+                self.table,
+                step_features(data.examples, owned),
+                config.seed,
+                ranks,
+            )
+            if arm.correction is Correction.CORRECTOR
+            else None
+        )
+        self.meta = MetaSet(config.correction, arm.correction, data, config.seed)
         self.total = config.epochs * self.plan.steps_per_epoch
         self.step = 0
         self.history: list[HistoryRow] = []
-        self._initial_mean = self._mean_label()
-        meta_labels = np.array(data.meta_labels, dtype=np.float32)
-        if arm.correction is Correction.SHUFFLED:
-            meta_labels = np.random.default_rng([config.seed, 1]).permutation(meta_labels)
-        self._meta_labels = torch.from_numpy(meta_labels)
+        self._initial_mean, _ = self._means()
 
     def run(self, save: Callable[[ArmState], None]) -> Iterator[StepReport]:
         """Train to the end, one report per optimizer step; all ranks advance together. `save` gets
@@ -90,13 +115,15 @@ class Fit:
 
         Raises TrainingDataError, naming step and batch, when the loss is no longer finite.
         """
-        epoch, batches = -1, []
+        epoch, batches, whole = -1, [], []
         while self.step < self.total:
             started = time.monotonic()
             if self.step // self.plan.steps_per_epoch != epoch:
                 epoch = self.step // self.plan.steps_per_epoch
                 batches = self.plan.epoch(epoch, self.ranks.rank, self.ranks.world)
-            row = self._train_step(epoch, batches[self.step % self.plan.steps_per_epoch])
+                whole = self.plan.epoch(epoch)
+            place = self.step % self.plan.steps_per_epoch
+            row = self._train_step(epoch, batches[place], whole[place])
             self.history.append(row)
             self.step += 1
             if self.step % self.config.checkpoint_every == 0 or self.step == self.total:
@@ -112,12 +139,9 @@ class Fit:
             self.step,
             self.flat.values.data,
             self.optimizer.state_dict(),
-            CorrectedLabels(
-                tuple(step_id for part in parts for step_id in part.step_ids),
-                tuple(value for part in parts for value in part.values),
-                tuple(updates for part in parts for updates in part.updates),
-            ),
+            CorrectedLabels.joined(parts),
             self.correction,
+            self.corrector.state() if self.corrector else None,
             tuple(self.history),
         )
 
@@ -133,26 +157,20 @@ class Fit:
         self.optimizer.load_state_dict(state.optimizer)
         self.table.restore(state.labels)
         self.correction = state.correction
+        if self.corrector and state.corrector:
+            self.corrector.restore(state.corrector)
         self.history = list(state.history)
         self.step = state.step
 
     # --- one optimizer step ------------------------------------------------------------------
 
-    def _train_step(self, epoch: int, batch: list[int]) -> HistoryRow:
-        """`batch`: this rank's share of the global batch."""
+    def _train_step(self, epoch: int, batch: list[int], whole: list[int]) -> HistoryRow:
+        """`batch`: this rank's share of the `whole` batch."""
         slots = self.table.slots(batch)
-        targets = self.table.values[slots]
         solutions = [self.data.solutions[index] for index in batch]
-        logits, loss, labels = self._accumulate(solutions, targets)
+        logits, loss, labels = self._accumulate(solutions, self._targets_of(slots))
         norm = float(self.flat.gradient.norm())
-        if not (math.isfinite(loss) and math.isfinite(norm)):
-            names = ", ".join(solution.solution_id for solution in solutions[:4])
-            raise TrainingDataError(
-                f"arm {self.arm.name!r}: loss {loss}, gradient norm {norm} at step {self.step} "
-                f"(epoch {epoch}, rank {self.ranks.rank}, {len(solutions)} solutions: {names}...); "
-                "the last checkpoint is kept. Lower training.optimizer.learning_rate, or look at "
-                "these solutions"
-            )
+        self._check_finite(epoch, solutions, loss, norm)
 
         correcting = self.arm.correction is not Correction.NONE and is_due(
             self.config.correction, self.correction, self.step, self.total
@@ -171,62 +189,107 @@ class Fit:
         meta_loss = None
         if phi is not None:
             diagonal = self._update_diagonal()
-            meta_loss, meta_gradient = self._meta_gradient()
+            meta_loss, meta_gradient = self._meta_gradient(whole)
+            self._check_finite(epoch, solutions, meta_loss, float(meta_gradient.norm()))
             v = clipping.transposed(diagonal * meta_gradient)
             derivative = self._along(v, phi, logits, solutions)
-            move_labels(
-                self.config.correction, self.table, slots, (rate / labels) * derivative, self.ranks
-            )
-        mean_label = self._mean_label()
-        if (
-            phi is not None
-            and mean_label is not None
-            and has_drifted(mean_label, self._initial_mean or 0.5)
-        ):
+            self._correct(slots, logits.cpu(), (rate / labels) * derivative)
+        mean_label, mean_weight = self._means()
+        if phi is not None and mean_label is not None and mean_weight is not None:
+            self._guard(mean_label, mean_weight)
+        return HistoryRow(self.step, epoch, loss, meta_loss, mean_label, rate, norm, mean_weight)
+
+    def _targets_of(self, slots: Int[Tensor, " S"]) -> TargetsOf:
+        """Labels and weights from the table; a corrector that has learned labels them anew."""
+        relabelled = (
+            self.corrector
+            if self.correction.corrections and self.correction.stopped_at is None
+            else None
+        )
+
+        def targets_of(place: slice, logits: Steps) -> tuple[Steps, Steps]:
+            if relabelled:
+                relabelled.relabel(slots[place], logits)
+            return self.table.values[slots[place]], self.table.weights[slots[place]]
+
+        return targets_of
+
+    def _correct(self, slots: Int[Tensor, " S"], logits: Steps, along: Steps) -> None:
+        """`along`: (lr/N) <v, grad f_i>, the effect of pulling at logit i on the meta loss."""
+        config, kind = self.config.correction, self.config.loss
+        match self.arm.correction:
+            case Correction.WEIGHTS:
+                pull = -slope(kind, logits, self.table.values[slots])
+                move_weights(config, self.table, slots, pull * along, self.ranks)
+            case Correction.CORRECTOR:
+                assert self.corrector is not None
+                self.corrector.learn(slots, logits, coupling(kind, logits) * along)
+            case _:
+                pull = coupling(kind, logits)
+                move_labels(config, self.table, slots, pull * along, self.ranks)
+
+    def _guard(self, mean_label: float, mean_weight: float) -> None:
+        """Stop correcting when labels, or weights, have gone to an end together."""
+        first = 0.5 if self._initial_mean is None else self._initial_mean
+        if has_drifted(mean_label, first) or has_drifted(mean_weight / MOST_WEIGHT, 0.5):
             self.correction.stopped_at = self.step
-        return HistoryRow(self.step, epoch, loss, meta_loss, mean_label, rate, norm)
+            logger.warning(
+                "arm %r: correction stopped at step %d: the mean label went from %.3f to %.3f, "
+                "the mean weight from 1 to %.3f. The labels stay as they are; lower "
+                "training.correction.label_rate (corrector_rate), or raise its anchor",
+                self.arm.name, self.step, first, mean_label, mean_weight,
+            )  # fmt: skip
+
+    def _check_finite(
+        self, epoch: int, solutions: Sequence[EncodedSolution], loss: float, norm: float
+    ) -> None:
+        if math.isfinite(loss) and math.isfinite(norm):
+            return
+        names = ", ".join(solution.solution_id for solution in solutions[:4])
+        raise TrainingDataError(
+            f"arm {self.arm.name!r}: loss {loss}, gradient norm {norm} at step {self.step} "
+            f"(epoch {epoch}, rank {self.ranks.rank}, {len(solutions)} solutions: {names}...); "
+            "the last checkpoint is kept. Lower training.optimizer.learning_rate, or look at "
+            "these solutions"
+        )
 
     def _accumulate(
-        self, solutions: Sequence[EncodedSolution], targets: Float[Tensor, " S"]
-    ) -> tuple[Float[Tensor, " S"], float, float]:
+        self, solutions: Sequence[EncodedSolution], targets_of: TargetsOf
+    ) -> tuple[Steps, float, float]:
         """Logits of this rank's steps; loss and number of labels over all ranks. `flat.gradient`
-        becomes the gradient of the global mean loss. A NaN target is no label."""
-        targets = targets.to(self.device)
+        becomes the gradient of the global mean loss. A NaN label is none."""
         self.flat.gradient.zero_()
-        loss = torch.zeros((), device=self.device)
+        loss, labels = torch.zeros((), device=self.device), torch.zeros((), device=self.device)
         parts: list[Tensor] = []
         done = 0
         for chunk in self._micro_batches(solutions):
             logits = self.scorer(collate(chunk).to(self.device))
-            target = targets[done : done + len(logits)]
-            known = ~target.isnan()
-            micro_loss = binary_cross_entropy_with_logits(
-                logits[known], target[known], reduction="sum"
-            )
+            place = slice(done, done + len(logits))
+            label, weight = (each.to(self.device) for each in targets_of(place, logits.detach()))
+            known = ~label.isnan()
+            each = losses(self.config.loss, logits[known], label[known])
+            micro_loss = (weight[known] * each).sum()
             micro_loss.backward()
             loss += micro_loss.detach()
+            labels += known.sum()
             parts.append(logits.detach())
-            done += len(logits)
-        totals = torch.stack([loss, (~targets.isnan()).sum().float()])
-        total_loss, labels = self.ranks.sum(totals).tolist()
+            done = place.stop
+        total_loss, count = self.ranks.sum(torch.stack([loss, labels])).tolist()
         self.ranks.sum(self.flat.gradient)
-        labels = max(labels, 1.0)
-        self.flat.gradient.div_(labels)
-        return torch.cat(parts) if parts else targets[:0], total_loss / labels, labels
+        count = max(count, 1.0)
+        self.flat.gradient.div_(count)
+        return torch.cat(parts) if parts else loss.new_zeros(0), total_loss / count, count
 
-    def _meta_gradient(self) -> tuple[float, Float[Tensor, " P"]]:
+    def _meta_gradient(self, whole: list[int]) -> tuple[float, Float[Tensor, " P"]]:
         """Loss of the turn's meta batch at the weights just reached; the running mean of its
         gradients."""
-        chosen = draw(
-            len(self._meta_labels),
-            self.config.correction.meta_batch,
-            self.config.seed,
-            self.correction.corrections,
-        )
-        chosen.sort(key=lambda index: (-len(self.data.meta_solutions[index].token_ids), index))
+        chosen = self.meta.draw(self.correction.corrections, whole)
         mine = chosen[self.ranks.rank :: self.ranks.world]
-        solutions = [self.data.meta_solutions[index] for index in mine]
-        _, loss, _ = self._accumulate(solutions, self._meta_labels[mine])
+        labels = self.meta.labels[mine]
+        _, loss, _ = self._accumulate(
+            [self.meta.solutions[index] for index in mine],
+            lambda place, _: (labels[place], torch.ones_like(labels[place])),
+        )
         return loss, averaged(self.config.correction, self.correction, self.flat.gradient)
 
     def _update_diagonal(self) -> Float[Tensor, " P"]:
@@ -282,9 +345,10 @@ class Fit:
         size = self.config.micro_batch_size
         return (solutions[start : start + size] for start in range(0, len(solutions), size))
 
-    def _mean_label(self) -> float | None:
-        total, count = self.ranks.sum(self.table.free_sum_and_count().to(self.device)).tolist()
-        return total / count if count else None
+    def _means(self) -> tuple[float | None, float | None]:
+        """Mean free label and weight over all ranks; None where an arm has none."""
+        labels, weights, count = self.ranks.sum(self.table.free_sums()).tolist()
+        return (labels / count, weights / count) if count else (None, None)
 
 
 def learning_rate(config: OptimizerConfig, step: int, total: int) -> float:

@@ -1,4 +1,4 @@
-"""Step labels as learnable variables.
+"""Step labels, and how much each counts, as learnable variables.
 
 Every step of the solutions that a rank owns has one slot. The last step of a solution holds its
 final label, clean and fixed; the intermediate ones start at what `Targets` makes of the rollouts
@@ -6,7 +6,7 @@ and are free to be corrected; a step without evidence has no label (NaN) and is 
 Updates are sparse: a label that was in no corrected batch has not moved, whatever the optimizer.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,38 +17,72 @@ from torch import Tensor
 from pipeline.config import Targets
 from pipeline.records import Example, LabelEstimate
 
+MOST_WEIGHT = 2.0
+"""Weights are in [0, MOST_WEIGHT], so that 1, where they start, is in the middle."""
 
-def initial_label(
-    targets: Targets, passed: int, trials: int, final_label: bool, truth: bool | None
-) -> float | None:
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """What is known of an intermediate step before any correction."""
+
+    passed: int
+    trials: int
+    final_label: bool
+    truth: bool | None = None
+    belief: float | None = None
+    """That it is right, says a PRM trained on other problems."""
+
+
+def initial_label(targets: Targets, known: Evidence, strength: float = 0.0) -> float | None:
     """The label of an intermediate step before any correction; None where there is none.
 
-    Raises ValueError for targets `true` without a known truth.
+    `strength`: the rollouts that a belief is worth (targets `crossfit`):
+    (passed + strength * belief) / (trials + strength), the mean of a Beta posterior.
+    Raises ValueError for targets `true` without a known truth and `crossfit` without a belief.
     """
-    rate = passed / trials if trials else None
+    rate = known.passed / known.trials if known.trials else None
     match targets:
         case Targets.FINAL:
             return None
         case Targets.SOFT:
             return rate
         case Targets.HARD:
-            return None if rate is None else float(passed > 0)
+            return None if rate is None else float(known.passed > 0)
         case Targets.PROVEN:
-            return 1.0 if final_label else rate
+            return 1.0 if known.final_label else rate
+        case Targets.CROSSFIT:
+            if known.belief is None:
+                raise ValueError("targets 'crossfit' need a belief about every step")
+            return (known.passed + strength * known.belief) / (known.trials + strength)
         case Targets.TRUE:
-            if truth is None:
+            if known.truth is None:
                 raise ValueError("targets 'true' need the known truth of every step")
-            return float(truth)
+            return float(known.truth)
 
 
-def initial_labels(example: Example, targets: Targets) -> list[float | None]:
-    """The labels of all steps of a solution, the clean one last."""
+def initial_labels(
+    example: Example,
+    targets: Targets,
+    beliefs: Mapping[str, float] | None = None,
+    strength: float = 0.0,
+) -> list[float | None]:
+    """The labels of all steps of a solution, the clean one last; `beliefs` by step id."""
     truths = example.step_truth or (None,) * len(example.step_ids)
     labels = [
-        initial_label(targets, passed, trials, example.final_label, truth)
-        for passed, trials, truth in zip(example.passed, example.trials, truths, strict=True)
+        initial_label(
+            targets,
+            Evidence(passed, trials, example.final_label, truth, (beliefs or {}).get(step_id)),
+            strength,
+        )
+        for step_id, passed, trials, truth in zip(
+            example.step_ids[:-1],
+            example.passed[:-1],
+            example.trials[:-1],
+            truths[:-1],
+            strict=True,
+        )
     ]
-    return [*labels[:-1], float(example.final_label)] if labels else []
+    return [*labels, float(example.final_label)] if example.step_ids else []
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,36 +93,52 @@ class CorrectedLabels:
     step_ids: tuple[str, ...]
     values: tuple[float, ...]
     updates: tuple[int, ...]
+    weights: tuple[float, ...]
+
+    @classmethod
+    def joined(cls, parts: "Sequence[CorrectedLabels]") -> "CorrectedLabels":
+        """The labels of all ranks."""
+        return cls(
+            tuple(step_id for part in parts for step_id in part.step_ids),
+            tuple(value for part in parts for value in part.values),
+            tuple(updates for part in parts for updates in part.updates),
+            tuple(weight for part in parts for weight in part.weights),
+        )
 
 
 class LabelTable:
-    """The labels of the solutions that one rank owns."""
+    """The labels of the solutions that one rank owns, and their weights."""
 
     initial: Float[Tensor, " N"]
     values: Float[Tensor, " N"]
+    weights: Float[Tensor, " N"]
     updates: Int[Tensor, " N"]
     free: Bool[Tensor, " N"]
 
-    def __init__(self, examples: Sequence[Example], owned: Iterable[int], targets: Targets) -> None:
-        """`owned` indexes `examples`; the other methods speak in the same indices."""
+    def __init__(
+        self,
+        examples: Sequence[Example],
+        labels: Sequence[Sequence[float | None]],
+        owned: Iterable[int],
+    ) -> None:
+        """`labels` are those of `initial_labels`, by example; `owned` indexes both, and the other
+        methods speak in the same indices."""
         self.step_ids: list[str] = []
         self._first_slot: dict[int, int] = {}
-        labels: list[float] = []
+        self._slot_count: dict[int, int] = {}
+        flat: list[float] = []
         free: list[bool] = []
         for index in owned:
-            example = examples[index]
-            self._first_slot[index] = len(labels)
-            self.step_ids.extend(example.step_ids)
-            for step, label in enumerate(initial_labels(example, targets), start=1):
-                labels.append(np.nan if label is None else label)
-                free.append(label is not None and step < len(example.step_ids))
-        self._first_slot[-1] = len(labels)
-        self._slot_count = {
-            index: len(examples[index].step_ids) for index in self._first_slot if index >= 0
-        }
-        self.initial = torch.tensor(labels, dtype=torch.float32)
+            step_ids = examples[index].step_ids
+            self._first_slot[index], self._slot_count[index] = len(flat), len(step_ids)
+            self.step_ids.extend(step_ids)
+            for step, label in enumerate(labels[index], start=1):
+                flat.append(np.nan if label is None else label)
+                free.append(label is not None and step < len(step_ids))
+        self.initial = torch.tensor(flat, dtype=torch.float32)
         self.values = self.initial.clone()
-        self.updates = torch.zeros(len(labels), dtype=torch.long)
+        self.weights = torch.ones(len(flat))
+        self.updates = torch.zeros(len(flat), dtype=torch.long)
         self.free = torch.tensor(free, dtype=torch.bool)
 
     def slots(self, indices: Sequence[int]) -> Int[Tensor, " S"]:
@@ -102,16 +152,27 @@ class LabelTable:
 
     def update(self, slots: Int[Tensor, " S"], values: Float[Tensor, " S"]) -> None:
         """Set labels. Raises ValueError for one that is fixed or that leaves [0, 1]."""
+        self._set(self.values, slots, values, most=1.0)
+
+    def reweigh(self, slots: Int[Tensor, " S"], weights: Float[Tensor, " S"]) -> None:
+        """Set weights. Raises ValueError for a fixed step's, or one outside [0, MOST_WEIGHT]."""
+        self._set(self.weights, slots, weights, most=MOST_WEIGHT)
+
+    def _set(
+        self, column: Tensor, slots: Int[Tensor, " S"], new: Float[Tensor, " S"], *, most: float
+    ) -> None:
         if not bool(self.free[slots].all()):
             raise ValueError("only labels of intermediate steps with evidence can be corrected")
-        if not bool(((values >= 0) & (values <= 1)).all()):
-            raise ValueError("labels must stay in [0, 1]")
-        self.values[slots] = values
+        if not bool(((new >= 0) & (new <= most)).all()):  # NaN fails this too
+            raise ValueError(f"labels must stay in [0, 1], weights in [0, {MOST_WEIGHT:g}]")
+        column[slots] = new
         self.updates[slots] += 1
 
-    def free_sum_and_count(self) -> Float[Tensor, "2"]:
-        """Sum and number of the free labels; their means over all ranks guard against drift."""
-        return torch.stack([self.values[self.free].sum(), self.free.sum().float()])
+    def free_sums(self) -> Float[Tensor, "3"]:
+        """Sums of the free labels and of their weights, and their number; the means over all ranks
+        guard against drift."""
+        columns = (self.values[self.free], self.weights[self.free], self.free[self.free])
+        return torch.stack([column.sum(dtype=torch.float64) for column in columns])
 
     def corrected(self) -> CorrectedLabels:
         (slots,) = self.updates.nonzero(as_tuple=True)
@@ -119,34 +180,36 @@ class LabelTable:
             tuple(self.step_ids[slot] for slot in slots.tolist()),
             tuple(self.values[slots].tolist()),
             tuple(self.updates[slots].tolist()),
+            tuple(self.weights[slots].tolist()),
         )
 
     def restore(self, corrected: CorrectedLabels) -> None:
         """Take over those labels of a checkpoint that this rank owns."""
         slot_of = {step_id: slot for slot, step_id in enumerate(self.step_ids)}
-        rows = zip(corrected.step_ids, corrected.values, corrected.updates, strict=True)
-        for step_id, value, updates in rows:
+        for step_id, value, updates, weight in _rows(corrected):
             slot = slot_of.get(step_id)
             if slot is not None:
                 self.values[slot] = value
                 self.updates[slot] = updates
+                self.weights[slot] = weight
 
 
 def label_estimates(
-    examples: Sequence[Example], targets: Targets, corrected: CorrectedLabels
+    examples: Sequence[Example],
+    labels: Sequence[Sequence[float | None]],
+    corrected: CorrectedLabels,
 ) -> list[LabelEstimate]:
     """One row per labelled intermediate step, corrected or not."""
-    moved = {
-        step_id: (value, updates)
-        for step_id, value, updates in zip(
-            corrected.step_ids, corrected.values, corrected.updates, strict=True
-        )
-    }
+    moved = {step_id: (value, n, weight) for step_id, value, n, weight in _rows(corrected)}
     return [
-        LabelEstimate(step_id, label, *moved.get(step_id, (label, 0)))
-        for example in examples
-        for step_id, label in zip(
-            example.step_ids[:-1], initial_labels(example, targets)[:-1], strict=True
-        )
+        LabelEstimate(step_id, label, *moved.get(step_id, (label, 0, 1.0)))
+        for example, of_example in zip(examples, labels, strict=True)
+        for step_id, label in zip(example.step_ids[:-1], of_example[:-1], strict=True)
         if label is not None
     ]
+
+
+def _rows(corrected: CorrectedLabels) -> Iterable[tuple[str, float, int, float]]:
+    return zip(
+        corrected.step_ids, corrected.values, corrected.updates, corrected.weights, strict=True
+    )

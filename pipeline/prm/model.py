@@ -99,12 +99,17 @@ def build_scorer(
     for parameter in network.parameters():
         if parameter.requires_grad:
             parameter.data = parameter.data.float()
-
-    tokenizer = AutoTokenizer.from_pretrained(config.base)
-    # Saved with the tokenizer, so that scoring cuts statements where training did.
-    tokenizer.model_max_length = min(config.max_tokens, architecture.max_position_embeddings)
     # Gradient checkpointing is on in training mode alone; with dropout zero nothing else is.
-    return StepScorer(network, compute_dtype).to(device).train(), tokenizer
+    return StepScorer(network, compute_dtype).to(device).train(), build_tokenizer(config)
+
+
+def build_tokenizer(config: ModelConfig) -> PreTrainedTokenizerBase:
+    """The base model's, with the context that the PRM is trained with."""
+    tokenizer = AutoTokenizer.from_pretrained(config.base)
+    longest = AutoConfig.from_pretrained(config.base).max_position_embeddings
+    # Saved with the tokenizer, so that scoring cuts statements where training did.
+    tokenizer.model_max_length = min(config.max_tokens, longest)
+    return tokenizer
 
 
 def load_scorer(directory: str, device: torch.device) -> tuple[StepScorer, PreTrainedTokenizerBase]:

@@ -14,6 +14,8 @@ import torch.distributed as dist
 
 T = TypeVar("T")
 
+CPU = torch.device("cpu")
+
 
 @dataclass(frozen=True, slots=True)
 class Ranks:
@@ -21,11 +23,16 @@ class Ranks:
 
     rank: int = 0
     world: int = 1
+    device: torch.device = CPU
+    """Where the process group can add: NCCL knows GPUs alone."""
 
     def sum(self, tensor: torch.Tensor) -> torch.Tensor:
         """Add `tensor` up over all ranks, in place; the same result everywhere."""
         if self.world > 1:
-            dist.all_reduce(tensor)
+            there = tensor.to(self.device)
+            dist.all_reduce(there)
+            if there is not tensor:
+                tensor.copy_(there)
         return tensor
 
     def gather(self, value: T) -> list[T]:

@@ -24,8 +24,8 @@ from pipeline.store import write_rows
 
 @dataclass(frozen=True, slots=True)
 class HistoryRow:
-    """One optimizer step. `meta_loss` is known at corrections only; `mean_label` is that of the
-    free labels, None where an arm has none."""
+    """One optimizer step. `meta_loss` is known at corrections only; `mean_label` and `mean_weight`
+    are those of the free labels, None where an arm has none."""
 
     step: int
     epoch: int
@@ -34,6 +34,7 @@ class HistoryRow:
     mean_label: float | None
     learning_rate: float
     gradient_norm: float
+    mean_weight: float | None
 
 
 @dataclass(frozen=True, slots=True)

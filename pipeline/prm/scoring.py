@@ -11,17 +11,19 @@ from fsspec.implementations.local import LocalFileSystem
 
 from pipeline.prm.batches import by_token_budget
 from pipeline.prm.encoding import EncodedSolution, Encoder, collate
-from pipeline.prm.model import load_scorer
+from pipeline.prm.model import StepScorer, load_scorer
 from pipeline.records import Example, ScoredSolution
 
 logger = logging.getLogger(__name__)
+
+TOKENS_PER_BATCH = 16_384
 
 
 class Scorer:
     """A trained PRM, loaded once."""
 
     def __init__(
-        self, model_dir: str, *, device: str | None = None, tokens_per_batch: int = 16_384
+        self, model_dir: str, *, device: str | None = None, tokens_per_batch: int = TOKENS_PER_BATCH
     ) -> None:
         """`model_dir`: a local path or an fsspec URI. `device` None: the GPU where there is one.
         `tokens_per_batch`: padded tokens of one forward pass."""
@@ -31,7 +33,6 @@ class Scorer:
             self._scorer, tokenizer = load_scorer(directory, self._device)
         self._encoder = Encoder(tokenizer)
 
-    @torch.inference_mode()
     def score(self, examples: Sequence[Example]) -> list[ScoredSolution]:
         """The scores in (0, 1) of every step of every example, in the order given.
 
@@ -47,18 +48,37 @@ class Scorer:
             if isinstance(outcome, EncodedSolution)
         ]
         scores: list[tuple[float, ...]] = [()] * len(examples)
-        lengths = [len(solution.token_ids) for _, solution in encoded]
-        for batch in by_token_budget(lengths, self._tokens_per_batch):
-            chunk = [encoded[index] for index in batch]
-            tokens = collate([solution for _, solution in chunk]).to(self._device)
-            step_counts = [len(solution.step_positions) for _, solution in chunk]
-            by_solution = self._scorer(tokens).sigmoid().split(step_counts)
-            for (place, _), values in zip(chunk, by_solution, strict=True):
-                scores[place] = tuple(values.tolist())
+        found = score_encoded(
+            self._scorer,
+            [solution for _, solution in encoded],
+            self._device,
+            self._tokens_per_batch,
+        )
+        for (place, _), of_solution in zip(encoded, found, strict=True):
+            scores[place] = of_solution
         return [
             ScoredSolution(example.solution_id, step_scores)
             for example, step_scores in zip(examples, scores, strict=True)
         ]
+
+
+@torch.inference_mode()
+def score_encoded(
+    scorer: StepScorer,
+    solutions: Sequence[EncodedSolution],
+    device: torch.device,
+    tokens_per_batch: int = TOKENS_PER_BATCH,
+) -> list[tuple[float, ...]]:
+    """The scores of the steps of every solution, in the order given; sequences of like length share
+    a forward pass."""
+    scores: list[tuple[float, ...]] = [()] * len(solutions)
+    for batch in by_token_budget([len(s.token_ids) for s in solutions], tokens_per_batch):
+        chunk = [solutions[index] for index in batch]
+        logits = scorer(collate(chunk).to(device))
+        by_solution = logits.sigmoid().split([len(s.step_positions) for s in chunk])
+        for index, values in zip(batch, by_solution, strict=True):
+            scores[index] = tuple(values.tolist())
+    return scores
 
 
 @contextmanager

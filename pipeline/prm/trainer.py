@@ -7,21 +7,19 @@ on from the last one; arms that are done are not trained again.
 """
 
 import os
-import tempfile
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import ray
 import ray.train
 import ray.train.torch
 
-from pipeline.config import ArmConfig, Correction, TrainingConfig
+from pipeline.config import ArmConfig, Correction, Targets, TrainingConfig
 from pipeline.prm.data import TrainingDataError, read_examples
-from pipeline.prm.results import Outcome, TrainedPRM, finished, write_results
+from pipeline.prm.results import TrainedPRM, finished
 from pipeline.records import content_hash
 
 POLL_S = 0.5
@@ -97,7 +95,7 @@ def train_prms(
         config,
         tuple(_absolute(path) for path in examples),
         {arm.name: _absolute(storage[arm.name], make=True) for arm in config.arms},
-        content_hash(_shaping_options(config), read_examples(examples, config.arms).fingerprint()),
+        content_hash(_shaping_options(config), read_examples(examples, config).fingerprint()),
     )
     done = _finished_arms(job)
     if len(done) < len(config.arms):
@@ -185,40 +183,32 @@ def _train_arms(job: _Job, board: Any) -> None:
     # Imported here and not in the driver, which would wait for transformers to no purpose.
     import torch
 
-    from pipeline.prm.checkpoint import load_state, save_state
+    from pipeline.prm.arms import ArmTraining
     from pipeline.prm.encoding import Encoder
-    from pipeline.prm.fitting import Fit
-    from pipeline.prm.label_table import label_estimates
-    from pipeline.prm.model import build_scorer
+    from pipeline.prm.fitting import StepReport
+    from pipeline.prm.model import build_tokenizer
     from pipeline.prm.parallel import Ranks
     from pipeline.prm.training_set import prepare
 
     context = ray.train.get_context()
-    ranks = Ranks(context.get_world_rank(), context.get_world_size())
     device = ray.train.torch.get_device()
+    ranks = Ranks(context.get_world_rank(), context.get_world_size(), device)
     if job.config.threads_per_worker:
         torch.set_num_threads(job.config.threads_per_worker)
     # Read before the first arm, so that all ranks agree on which arms are done.
     done = _finished_arms(job)
-    examples = read_examples(job.examples, job.config.arms)
-    data = None
+    data = prepare(
+        read_examples(job.examples, job.config), Encoder(build_tokenizer(job.config.model))
+    )
     for arm_index, arm in enumerate(job.config.arms):
         if arm.name in done:
             continue
-        scorer, tokenizer = build_scorer(job.config.model, job.config.seed, device)
-        data = data or prepare(examples, Encoder(tokenizer))
-        storage, fingerprint = job.storage[arm.name], _arm_fingerprint(job, arm)
-        fit = Fit(job.config, arm, data, scorer, ranks, fingerprint)
-        checkpoint = load_state(storage, fingerprint, device)
-        if checkpoint:
-            fit.restore(checkpoint)
-        for report in fit.run(
-            lambda state, storage=storage: save_state(storage, state) if ranks.rank == 0 else None
-        ):
+
+        def publish(name: str, report: StepReport, arm_index: int = arm_index) -> None:
             if ranks.rank == 0:
                 board.publish.remote(
                     TrainingProgress(
-                        arm.name,
+                        name,
                         arm_index,
                         len(job.config.arms),
                         report.row.step + 1,
@@ -227,25 +217,19 @@ def _train_arms(job: _Job, board: Any) -> None:
                         report.solutions_per_s,
                     )
                 )
-        final = fit.state()
-        if ranks.rank == 0:
-            with tempfile.TemporaryDirectory() as directory:
-                scorer.save(Path(directory), tokenizer)
-                write_results(
-                    storage,
-                    Path(directory),
-                    label_estimates(data.examples, arm.targets, final.labels),
-                    final.history,
-                    Outcome(
-                        fingerprint=fingerprint,
-                        steps=final.step,
-                        trained=len(data.examples),
-                        too_long=data.too_long,
-                        correction_stopped_at=final.correction.stopped_at,
-                    ),
-                )
+
+        loss = ArmTraining(
+            job.config,
+            arm,
+            data,
+            job.storage[arm.name],
+            _arm_fingerprint(job, arm),
+            ranks,
+            device,
+            publish,
+        ).run()
         # A barrier, and what Ray Tune and the dashboard see of an arm.
-        ray.train.report({"arm": arm.name, "loss": final.history[-1].loss})
+        ray.train.report({"arm": arm.name, "loss": loss})
 
 
 # --- in both -------------------------------------------------------------------------------------
@@ -261,7 +245,8 @@ def _finished_arms(job: _Job) -> dict[str, TrainedPRM]:
 
 def _arm_fingerprint(job: _Job, arm: ArmConfig) -> str:
     correction = "" if arm.correction is Correction.NONE else job.config.correction
-    return content_hash(job.fingerprint, arm.targets, arm.correction, correction)
+    crossfit = job.config.crossfit_strength if arm.targets is Targets.CROSSFIT else ""
+    return content_hash(job.fingerprint, arm.targets, arm.correction, correction, crossfit)
 
 
 def _shaping_options(config: TrainingConfig) -> str:
@@ -270,6 +255,7 @@ def _shaping_options(config: TrainingConfig) -> str:
         exclude={
             "arms": True,
             "correction": True,  # counts for the arms that correct
+            "crossfit_strength": True,  # counts for the arms that cross-fit
             "workers": True,
             "use_gpu": True,
             "cpus_per_worker": True,

@@ -1,10 +1,11 @@
 """The examples of a training as tokens."""
 
 import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from pipeline.prm.data import TrainingDataError, TrainingExamples
-from pipeline.prm.encoding import EncodedSolution, Encoder, Skip
+from pipeline.prm.encoding import EncodedSolution, Encoder, Skip, read_at_end
 from pipeline.records import Example
 
 
@@ -17,6 +18,14 @@ class TrainingSet:
     meta_solutions: tuple[EncodedSolution, ...]
     meta_labels: tuple[float, ...]
     too_long: int
+
+    def part(self, indices: Sequence[int]) -> "TrainingSet":
+        """Some of the training examples, with the same meta set."""
+        return dataclasses.replace(
+            self,
+            examples=tuple(self.examples[index] for index in indices),
+            solutions=tuple(self.solutions[index] for index in indices),
+        )
 
 
 def prepare(examples: TrainingExamples, encoder: Encoder) -> TrainingSet:
@@ -35,7 +44,7 @@ def prepare(examples: TrainingExamples, encoder: Encoder) -> TrainingSet:
             "training.model.max_tokens, or take a base model with a longer context"
         )
     finished = [
-        (dataclasses.replace(solution, step_positions=solution.step_positions[-1:]), label)
+        (read_at_end(solution), label)
         for solution, label in zip(
             meta.outcomes, (float(example.final_label) for example in examples.meta), strict=True
         )

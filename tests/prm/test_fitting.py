@@ -16,8 +16,8 @@ from pipeline.prm.model import build_scorer
 from pipeline.prm.parallel import Ranks
 from pipeline.prm.results import HistoryRow
 from pipeline.prm.training_set import prepare
-from pipeline.records import Example, Role
-from tests.prm.world import make_example, make_examples
+from pipeline.records import Role
+from tests.prm.world import fit_of, half_right, make_example, make_examples
 
 CORRECTED = ArmConfig(name="corrected", correction=Correction.LABELS)
 CPU = torch.device("cpu")
@@ -36,18 +36,8 @@ def make_fit(base: str, arm: ArmConfig, **options: object) -> Fit:
             **options,
         }
     )
-    scorer, tokenizer = build_scorer(config.model, config.seed, CPU)
-    examples = TrainingExamples(
-        tuple(half_right(example) for example in make_examples(96, seed=1)),
-        tuple(make_examples(32, seed=2, role=Role.META)),
-    )
-    data = prepare(examples, Encoder(tokenizer))
-    return Fit(config, arm, data, scorer, Ranks(), "fingerprint")
-
-
-def half_right(example: Example) -> Example:
-    """Noisy evidence: half of the rollouts of every prefix pass."""
-    return dataclasses.replace(example, passed=(2,) * len(example.step_ids))
+    train = [half_right(example) for example in make_examples(96, seed=1)]
+    return fit_of(config, arm, train, make_examples(32, seed=2, role=Role.META), Ranks())
 
 
 def finish(fit: Fit) -> list[HistoryRow]:
@@ -81,10 +71,45 @@ def test_all_arms_see_the_same_batches_and_only_correction_moves_labels(base: st
 def test_labels_against_a_shuffled_meta_set_are_other_labels(base: str) -> None:
     corrected = make_fit(base, CORRECTED)
     shuffled = make_fit(base, ArmConfig(name="shuffled", correction=Correction.SHUFFLED))
-    assert sorted(corrected._meta_labels.tolist()) == sorted(shuffled._meta_labels.tolist())
+    assert sorted(corrected.meta.labels.tolist()) == sorted(shuffled.meta.labels.tolist())
     finish(corrected)
     finish(shuffled)
     assert not torch.equal(corrected.table.values, shuffled.table.values)
+
+
+def test_learned_weights_move_and_labels_stay(base: str) -> None:
+    fit = make_fit(base, ArmConfig(name="weights", correction=Correction.WEIGHTS))
+    rows = finish(fit)
+    moved = fit.table.updates > 0
+    assert moved.any()
+    assert not torch.equal(fit.table.weights[moved], torch.ones(int(moved.sum())))
+    assert bool((fit.table.weights[~fit.table.free] == 1.0).all())
+    assert torch.equal(fit.table.values.nan_to_num(), fit.table.initial.nan_to_num())
+    assert rows[0].mean_weight == 1.0 != rows[-1].mean_weight
+
+
+def test_a_corrector_labels_the_steps_of_every_batch_once_it_has_learned(base: str) -> None:
+    arm = ArmConfig(name="corrector", correction=Correction.CORRECTOR)
+    fit = make_fit(base, arm, correction={"every": 2, "warmup": 0.0, "meta_batch": 16})
+    finish(fit)
+    free = fit.table.free
+    assert bool((fit.table.updates[free] >= 1).all())
+    assert not torch.equal(fit.table.values[free], fit.table.initial[free])
+
+
+def test_meta_programs_of_the_same_problems_are_those_of_the_batch(base: str) -> None:
+    fit = make_fit(base, CORRECTED, correction={"meta_problems": "same", "meta_batch": 8})
+    batch = fit.plan.epoch(0)[1]
+    problems = {fit.data.examples[index].problem_id for index in batch}
+    chosen = fit.meta.draw(0, batch)
+    assert len(chosen) == len(set(chosen)) == 8
+    for index in chosen:
+        assert fit.data.examples[index].problem_id in problems
+        assert fit.meta.labels[index] == fit.data.examples[index].final_label
+        assert len(fit.meta.solutions[index].step_positions) == 1
+    assert chosen != fit.meta.draw(1, batch)
+    finish(fit)
+    assert (fit.table.updates > 0).any()
 
 
 def test_an_outcome_model_is_trained_on_last_steps_alone(base: str) -> None:
@@ -93,17 +118,21 @@ def test_an_outcome_model_is_trained_on_last_steps_alone(base: str) -> None:
     assert finish(fit)[-1].mean_label is None
 
 
-def test_a_killed_run_resumes_to_the_same_weights_and_labels(base: str, tmp_path: Path) -> None:
-    undisturbed = make_fit(base, CORRECTED)
+@pytest.mark.parametrize("correction", ["labels", "weights", "corrector"])
+def test_a_killed_run_resumes_to_the_same_weights_and_labels(
+    base: str, tmp_path: Path, correction: Correction
+) -> None:
+    arm = ArmConfig(name="corrected", correction=correction)
+    undisturbed = make_fit(base, arm)
     finish(undisturbed)
 
-    killed = make_fit(base, CORRECTED, checkpoint_every=5)
+    killed = make_fit(base, arm, checkpoint_every=5)
     running = killed.run(lambda state: save_state(str(tmp_path), state))
     for _ in range(7):
         next(running)
     running.close()
 
-    resumed = make_fit(base, CORRECTED)
+    resumed = make_fit(base, arm)
     state = load_state(str(tmp_path), "fingerprint", CPU)
     assert state is not None
     assert state.step == 5
@@ -111,6 +140,7 @@ def test_a_killed_run_resumes_to_the_same_weights_and_labels(base: str, tmp_path
     assert finish(resumed) == undisturbed.history
     assert torch.equal(resumed.flat.values, undisturbed.flat.values)
     assert torch.equal(resumed.table.values.nan_to_num(), undisturbed.table.values.nan_to_num())
+    assert torch.equal(resumed.table.weights, undisturbed.table.weights)
     assert torch.equal(resumed.table.updates, undisturbed.table.updates)
 
 

@@ -6,24 +6,34 @@ from dataclasses import dataclass
 import pytest
 import torch
 from torch.func import functional_call, jvp
-from torch.nn.functional import binary_cross_entropy_with_logits
+from torch.nn.functional import binary_cross_entropy_with_logits, mse_loss
 
-from pipeline.config import ArmConfig, Correction, TrainingConfig
+from pipeline.config import ArmConfig, Correction, LossKind, TrainingConfig
 from pipeline.prm import hypergradient as hyper
-from pipeline.prm.data import TrainingExamples
-from pipeline.prm.encoding import Encoder, collate
+from pipeline.prm.encoding import collate
 from pipeline.prm.fitting import Fit, learning_rate
-from pipeline.prm.model import build_scorer
+from pipeline.prm.label_table import MOST_WEIGHT
+from pipeline.prm.loss import coupling, slope
 from pipeline.prm.parallel import Ranks
-from pipeline.prm.training_set import TrainingSet, prepare
+from pipeline.prm.training_set import TrainingSet
 from pipeline.records import Role
-from tests.prm.world import make_examples
+from tests.prm.world import fit_of, half_right, make_examples
 
+RATE = 1e-3  # of labels
+CLIPPED = 0.02  # below every gradient here
 JVP_TOLERANCE = 1e-5
 DIFFERENCE_TOLERANCE = 2e-2
 
 
-def make_fit(base: str, *, optimizer: dict[str, object], lora: bool = False, micro: int = 4) -> Fit:
+def make_fit(
+    base: str,
+    *,
+    optimizer: dict[str, object],
+    lora: bool = False,
+    micro: int = 4,
+    loss: LossKind = LossKind.BCE,
+    correction: Correction = Correction.LABELS,
+) -> Fit:
     config = TrainingConfig.model_validate(
         {
             "model": {
@@ -41,36 +51,29 @@ def make_fit(base: str, *, optimizer: dict[str, object], lora: bool = False, mic
                 "gradient_ema": 0.0,
                 "centred": False,
                 "anchor": 0.0,
-                "label_rate": 1e-3,
+                "label_rate": RATE,
                 "meta_batch": 12,
             },
+            "loss": loss,
             "epochs": 4,
             "batch_size": 8,
             "micro_batch_size": micro,
             "use_gpu": False,
         }
     )
-    arm = ArmConfig(name="corrected", correction=Correction.LABELS)
-    scorer, tokenizer = build_scorer(config.model, 0, torch.device("cpu"))
-    train = [
-        # Interior labels, so that a step of either sign shows.
-        example.__class__(**{**as_fields(example), "passed": (2,) * len(example.step_ids)})
-        for example in make_examples(24, seed=1)
-    ]
-    meta = make_examples(12, seed=2, role=Role.META)
-    data = prepare(TrainingExamples(tuple(train), tuple(meta)), Encoder(tokenizer))
-    return Fit(config, arm, data, scorer, Ranks(), "test")
-
-
-def as_fields(example: object) -> dict[str, object]:
-    return {name: getattr(example, name) for name in type(example).__slots__}  # pyright: ignore
+    arm = ArmConfig(name="corrected", correction=correction)
+    # Interior labels, so that a step of either sign shows.
+    train = [half_right(example) for example in make_examples(24, seed=1)]
+    return fit_of(config, arm, train, make_examples(12, seed=2, role=Role.META), Ranks())
 
 
 @dataclass
 class Oracle:
-    hypergradient: torch.Tensor
+    of_labels: torch.Tensor
+    of_weights: torch.Tensor
     phi: torch.Tensor
     v: torch.Tensor
+    logits: torch.Tensor
     labels: torch.Tensor
     free: torch.Tensor
     rate: float
@@ -84,15 +87,24 @@ def logits_of(fit: Fit, flat: torch.Tensor, data: TrainingSet, indices: list[int
     return functional_call(fit.scorer, weights, (collate([solutions[i] for i in indices]),))
 
 
+def loss_of(kind: LossKind, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """Written anew, by torch alone."""
+    if kind is LossKind.BCE:
+        return binary_cross_entropy_with_logits(logits, labels, reduction="none")
+    return mse_loss(logits.sigmoid(), labels, reduction="none")
+
+
 def unroll(fit: Fit, batch: list[int], data: TrainingSet) -> Oracle:
-    """dL_meta/dy by reverse mode through one whole optimizer step, and the v of the closed form."""
-    optimizer = fit.config.optimizer
+    """dL_meta/dy and dL_meta/dw by reverse mode through one whole optimizer step, and the v of the
+    closed form."""
+    optimizer, kind = fit.config.optimizer, fit.config.loss
     rate = learning_rate(optimizer, fit.step, fit.total)
     slots = fit.table.slots(batch)
     y = fit.table.values[slots].clone().requires_grad_()
+    w = fit.table.weights[slots].clone().requires_grad_()
     phi = fit.flat.values.detach().clone().requires_grad_()
-    loss = binary_cross_entropy_with_logits(logits_of(fit, phi, data, batch, meta=False), y)
-    (raw,) = torch.autograd.grad(loss, phi, create_graph=True)
+    logits = logits_of(fit, phi, data, batch, meta=False)
+    (raw,) = torch.autograd.grad((w * loss_of(kind, logits, y)).mean(), phi, create_graph=True)
     gradient = raw * (optimizer.clip_norm / (raw.norm() + 1e-6)).clamp(max=1.0)
     if optimizer.kind == "sgd":
         phi_next = phi - rate * gradient
@@ -111,28 +123,34 @@ def unroll(fit: Fit, batch: list[int], data: TrainingSet) -> Oracle:
             gradient.detach(), m.detach(), s.detach(), t, (0.9, 0.999), 1e-8
         )
     everything = list(range(len(data.meta_solutions)))
-    meta_loss = binary_cross_entropy_with_logits(
-        logits_of(fit, phi_next, data, everything, meta=True), torch.tensor(data.meta_labels)
-    )
-    (exact,) = torch.autograd.grad(meta_loss, y, retain_graph=True)
+
+    def meta_loss(weights: torch.Tensor) -> torch.Tensor:
+        ends = logits_of(fit, weights, data, everything, meta=True)
+        return loss_of(kind, ends, torch.tensor(data.meta_labels)).mean()
+
+    of_labels, of_weights = torch.autograd.grad(meta_loss(phi_next), (y, w), retain_graph=True)
     reached = phi_next.detach().requires_grad_()
-    (meta_gradient,) = torch.autograd.grad(
-        binary_cross_entropy_with_logits(
-            logits_of(fit, reached, data, everything, meta=True), torch.tensor(data.meta_labels)
-        ),
-        reached,
-    )
+    (meta_gradient,) = torch.autograd.grad(meta_loss(reached), reached)
     clipping = hyper.Clipping(raw.detach(), float(raw.detach().norm()), optimizer.clip_norm)
-    v = clipping.transposed(diagonal * meta_gradient)
-    return Oracle(exact, phi.detach(), v, y.detach(), fit.table.free[slots], rate)
+    return Oracle(
+        of_labels,
+        of_weights,
+        phi.detach(),
+        clipping.transposed(diagonal * meta_gradient),
+        logits.detach(),
+        y.detach(),
+        fit.table.free[slots],
+        rate,
+    )
 
 
 CASES = [
     pytest.param({"kind": "sgd", "learning_rate": 0.02, "clip_norm": 1e3}, id="sgd"),
-    pytest.param({"kind": "sgd", "learning_rate": 0.02, "clip_norm": 0.05}, id="sgd clipped"),
+    pytest.param({"kind": "sgd", "learning_rate": 0.02, "clip_norm": CLIPPED}, id="sgd clipped"),
     pytest.param({"learning_rate": 1e-3, "clip_norm": 1e3}, id="adamw"),
     pytest.param(
-        {"learning_rate": 1e-3, "clip_norm": 0.05, "weight_decay": 0.1}, id="adamw clipped, decayed"
+        {"learning_rate": 1e-3, "clip_norm": CLIPPED, "weight_decay": 0.1},
+        id="adamw clipped, decayed",
     ),
 ]
 
@@ -154,11 +172,13 @@ def assert_close(found: torch.Tensor, exact: torch.Tensor, tolerance: float) -> 
 
 
 @pytest.mark.parametrize("optimizer", CASES)
-@pytest.mark.parametrize("steps", [0, 5])
+@pytest.mark.parametrize(
+    ("loss", "steps"), [(LossKind.BCE, 0), (LossKind.BCE, 5), (LossKind.MSE, 5)]
+)
 def test_the_closed_form_is_autograd_through_the_unrolled_step(
-    base: str, optimizer: dict[str, object], steps: int
+    base: str, optimizer: dict[str, object], loss: LossKind, steps: int
 ) -> None:
-    fit = make_fit(base, optimizer=optimizer)
+    fit = make_fit(base, optimizer=optimizer, loss=loss)
     batch = after_some_steps(fit, steps)
     oracle = unroll(fit, batch, fit.data)
     _, along = jvp(
@@ -166,7 +186,29 @@ def test_the_closed_form_is_autograd_through_the_unrolled_step(
         (oracle.phi,),
         (oracle.v,),
     )
-    assert_close(oracle.rate / len(along) * along, oracle.hypergradient, JVP_TOLERANCE)
+    along = oracle.rate / len(along) * along
+    by_labels = coupling(loss, oracle.logits) * along
+    assert_close(by_labels, oracle.of_labels, JVP_TOLERANCE)
+    by_weights = -slope(loss, oracle.logits, oracle.labels) * along
+    assert_close(by_weights, oracle.of_weights, JVP_TOLERANCE)
+
+
+def assert_one_step_is_exact(fit: Fit) -> None:
+    # In the first few steps Adam divides by moments that are all but zero for some weights; the
+    # logits are then too curved along v for any difference. Corrections start after a warm-up.
+    batch = after_some_steps(fit, 9)
+    slots = fit.table.slots(batch)
+    oracle = unroll(fit, batch, fit.data)
+    weights = fit.table.weights[slots].clone()
+    after_some_steps(fit, 1)
+    clipped = fit.history[-1].gradient_norm > fit.config.optimizer.clip_norm
+    assert clipped is (fit.config.optimizer.clip_norm == CLIPPED)
+    if fit.arm.correction is Correction.WEIGHTS:
+        exact, moved = oracle.of_weights, (weights - fit.table.weights[slots]) / MOST_WEIGHT
+    else:
+        exact, moved = oracle.of_labels, oracle.labels - fit.table.values[slots]
+    exact, moved = exact[oracle.free], moved[oracle.free] / RATE
+    assert_close(moved, exact / exact.square().mean().sqrt(), DIFFERENCE_TOLERANCE)
 
 
 @pytest.mark.parametrize("optimizer", CASES)
@@ -175,17 +217,23 @@ def test_the_closed_form_is_autograd_through_the_unrolled_step(
 def test_a_training_step_moves_labels_along_the_exact_hypergradient(
     base: str, optimizer: dict[str, object], lora: bool, micro: int
 ) -> None:
-    fit = make_fit(base, optimizer=optimizer, lora=lora, micro=micro)
-    # In the first few steps Adam divides by moments that are all but zero for some weights; the
-    # logits are then too curved along v for any difference. Corrections start after a warm-up.
-    batch = after_some_steps(fit, 9)
-    oracle = unroll(fit, batch, fit.data)
-    after_some_steps(fit, 1)
-    clipped = fit.history[-1].gradient_norm > fit.config.optimizer.clip_norm
-    assert clipped is (fit.config.optimizer.clip_norm < 1.0)
-    moved = (oracle.labels - fit.table.values[fit.table.slots(batch)])[oracle.free] / 1e-3
-    exact = oracle.hypergradient[oracle.free]
-    assert_close(moved, exact / exact.square().mean().sqrt(), DIFFERENCE_TOLERANCE)
+    assert_one_step_is_exact(make_fit(base, optimizer=optimizer, lora=lora, micro=micro))
+
+
+@pytest.mark.parametrize("optimizer", CASES)
+@pytest.mark.parametrize("loss", LossKind)
+def test_a_training_step_moves_weights_along_the_exact_hypergradient(
+    base: str, optimizer: dict[str, object], loss: LossKind
+) -> None:
+    fit = make_fit(base, optimizer=optimizer, loss=loss, correction=Correction.WEIGHTS, micro=3)
+    assert_one_step_is_exact(fit)
+
+
+@pytest.mark.parametrize("optimizer", CASES)
+def test_squared_errors_move_labels_along_their_own_hypergradient(
+    base: str, optimizer: dict[str, object]
+) -> None:
+    assert_one_step_is_exact(make_fit(base, optimizer=optimizer, loss=LossKind.MSE, micro=3))
 
 
 def test_a_training_step_leaves_the_weights_that_the_optimizer_reached(base: str) -> None:

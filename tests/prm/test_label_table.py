@@ -1,15 +1,38 @@
 import itertools
+from collections.abc import Iterable, Sequence
 
 import pytest
 import torch
 
-from pipeline.config import CorrectionConfig, Targets
-from pipeline.prm.correction import CorrectionState, averaged, has_drifted, is_due, move_labels
-from pipeline.prm.label_table import LabelTable, initial_label, initial_labels, label_estimates
+from pipeline.config import CorrectionConfig, LabelSpace, Targets
+from pipeline.prm.correction import (
+    CorrectionState,
+    averaged,
+    has_drifted,
+    is_due,
+    move_labels,
+    move_weights,
+)
+from pipeline.prm.label_table import (
+    Evidence,
+    LabelTable,
+    initial_label,
+    initial_labels,
+    label_estimates,
+)
 from pipeline.prm.parallel import Ranks
+from pipeline.records import Example
 from tests.prm.world import make_example, make_examples
 
 EXAMPLES = make_examples(20, seed=3)
+
+
+def soft_labels(examples: Sequence[Example]) -> list[list[float | None]]:
+    return [initial_labels(example, Targets.SOFT) for example in examples]
+
+
+def table_of(examples: Sequence[Example], owned: Iterable[int]) -> LabelTable:
+    return LabelTable(examples, soft_labels(examples), owned)
 
 
 @pytest.mark.parametrize(
@@ -31,23 +54,23 @@ EXAMPLES = make_examples(20, seed=3)
 def test_the_first_label_of_a_step_follows_its_targets(
     targets: Targets, passed: int, trials: int, final: bool, truth: bool | None, label: float | None
 ) -> None:
-    assert initial_label(targets, passed, trials, final, truth) == label
+    assert initial_label(targets, Evidence(passed, trials, final, truth)) == label
 
 
 def test_true_targets_without_known_truth_are_refused() -> None:
     with pytest.raises(ValueError, match="known truth"):
-        initial_label(Targets.TRUE, 4, 4, True, None)
+        initial_label(Targets.TRUE, Evidence(4, 4, True))
 
 
 def test_the_last_step_carries_the_clean_final_label_under_all_targets() -> None:
     wrong = make_example(("double", "square"), ("double", "triple"), passed=(2, 4))
     for targets in Targets:
-        assert initial_labels(wrong, targets)[-1] == 0.0
+        assert initial_labels(wrong, targets, dict.fromkeys(wrong.step_ids, 0.5))[-1] == 0.0
     assert initial_labels(wrong, Targets.FINAL) == [None, 0.0]
 
 
 def test_a_label_that_was_not_updated_has_not_moved() -> None:
-    table = LabelTable(EXAMPLES, range(20), Targets.SOFT)
+    table = table_of(EXAMPLES, range(20))
     slots = table.slots([3, 7])
     slots = slots[table.free[slots]]
     table.update(slots, torch.full((len(slots),), 0.5))
@@ -59,7 +82,7 @@ def test_a_label_that_was_not_updated_has_not_moved() -> None:
 
 def test_clean_labels_and_steps_without_evidence_cannot_be_corrected() -> None:
     example = make_example(("double",) * 3, ("double",) * 3, passed=(0, 4, 4), trials=(0, 4, 4))
-    table = LabelTable([example], [0], Targets.SOFT)
+    table = table_of([example], [0])
     assert table.free.tolist() == [False, True, False]
     assert table.values[0].isnan()
     for slot in (0, 2):
@@ -69,15 +92,15 @@ def test_clean_labels_and_steps_without_evidence_cannot_be_corrected() -> None:
 
 def test_a_checkpoint_of_two_ranks_restores_on_three() -> None:
     owned_by_two = [list(range(rank, 20, 2)) for rank in range(2)]
-    tables = [LabelTable(EXAMPLES, owned, Targets.SOFT) for owned in owned_by_two]
+    tables = [table_of(EXAMPLES, owned) for owned in owned_by_two]
     for table, owned in zip(tables, owned_by_two, strict=True):
         slots = table.slots(owned[:4])
         slots = slots[table.free[slots]]
         table.update(slots, torch.linspace(0.1, 0.9, len(slots)))
-    whole = LabelTable(EXAMPLES, range(20), Targets.SOFT)
+    whole = table_of(EXAMPLES, range(20))
     for table in tables:
         whole.restore(table.corrected())
-    again = [LabelTable(EXAMPLES, range(rank, 20, 3), Targets.SOFT) for rank in range(3)]
+    again = [table_of(EXAMPLES, range(rank, 20, 3)) for rank in range(3)]
     for table in again:
         table.restore(whole.corrected())
     merged = dict(
@@ -100,10 +123,13 @@ def test_a_checkpoint_of_two_ranks_restores_on_three() -> None:
 
 
 def test_label_estimates_name_every_labelled_intermediate_step() -> None:
-    table = LabelTable(EXAMPLES, range(20), Targets.SOFT)
+    table = table_of(EXAMPLES, range(20))
     slot = int(table.free.nonzero()[0])
     table.update(torch.tensor([slot]), torch.tensor([0.75]))
-    rows = {row.step_id: row for row in label_estimates(EXAMPLES, Targets.SOFT, table.corrected())}
+    rows = {
+        row.step_id: row
+        for row in label_estimates(EXAMPLES, soft_labels(EXAMPLES), table.corrected())
+    }
     assert len(rows) == int(table.free.sum())
     moved = rows.pop(table.step_ids[slot])
     assert (moved.corrected, moved.updates) == (0.75, 1)
@@ -112,7 +138,7 @@ def test_label_estimates_name_every_labelled_intermediate_step() -> None:
 
 def moved_labels(config: CorrectionConfig, hypergradient: torch.Tensor) -> torch.Tensor:
     examples = [make_example(("double",) * 5, ("double",) * 5, passed=(2,) * 5)]
-    table = LabelTable(examples, [0], Targets.SOFT)
+    table = table_of(examples, [0])
     move_labels(config, table, table.slots([0]), hypergradient, Ranks())
     return table.values
 
@@ -135,13 +161,42 @@ def test_labels_stay_in_the_unit_interval() -> None:
 
 def test_the_anchor_pulls_a_moved_label_back_to_its_evidence() -> None:
     config = CorrectionConfig(label_rate=0.1, anchor=0.5, centred=True)
-    table = LabelTable(
-        [make_example(("double",) * 3, ("double",) * 3, passed=(2,) * 3)], [0], Targets.SOFT
-    )
+    table = table_of([make_example(("double",) * 3, ("double",) * 3, passed=(2,) * 3)], [0])
     table.update(torch.tensor([0, 1]), torch.tensor([0.9, 0.9]))
     move_labels(config, table, table.slots([0]), torch.tensor([-1.0, 1.0, 0.0]), Ranks())
     pull = 0.1 * 0.5 * 0.4
     torch.testing.assert_close(table.values[:2], torch.tensor([1.0 - pull, 0.8 - pull]))
+
+
+def test_a_logit_moves_along_its_own_derivative_and_never_reaches_an_end() -> None:
+    config = CorrectionConfig(label_rate=0.1, anchor=0.0, label_space=LabelSpace.LOGIT)
+    h = torch.tensor([1.0, 2.0, 3.0, 6.0, 99.0])
+    centred = (h[:4] - 3.0) / (h[:4] - 3.0).square().mean().sqrt()
+    labels = moved_labels(config, h)
+    torch.testing.assert_close(labels[:4], (-0.1 * centred).sigmoid())
+    far = moved_labels(config.model_copy(update={"label_rate": 8.0}), h)[:4]
+    assert bool(((far > 0) & (far < 1)).all())
+    assert far.max() > 0.99
+
+
+def test_weights_move_by_the_rule_of_labels_and_labels_stay() -> None:
+    config = CorrectionConfig(label_rate=0.1, anchor=0.5)
+    table = table_of([make_example(("double",) * 4, ("double",) * 4, passed=(2,) * 4)], [0])
+    table.reweigh(torch.tensor([0]), torch.tensor([1.6]))
+    move_weights(config, table, table.slots([0]), torch.tensor([-1.0, 0.0, 1.0, 99.0]), Ranks())
+    step = 0.1 * 1.5**0.5
+    # Half a weight is what moves: 0.8 is pulled back towards 0.5.
+    expected = [2 * (0.8 + step - 0.1 * 0.5 * 0.3), 1.0, 2 * (0.5 - step), 1.0]
+    torch.testing.assert_close(table.weights, torch.tensor(expected))
+    assert torch.equal(table.values, table.initial)
+    move_weights(
+        CorrectionConfig(label_rate=99.0),
+        table,
+        table.slots([0]),
+        torch.tensor([-1.0, 0.0, 1.0, 0.0]),
+        Ranks(),
+    )
+    assert table.weights.tolist()[::2] == [2.0, 0.0]
 
 
 def test_a_flat_hypergradient_moves_nothing() -> None:

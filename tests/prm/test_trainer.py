@@ -17,7 +17,7 @@ from pipeline.prm.trainer import TrainedPRM, TrainingProgress, train_prms
 from pipeline.records import Example, Role
 from pipeline.schemas import EXAMPLE, LABEL_ESTIMATE
 from pipeline.store import read_table, write_rows
-from tests.prm.world import make_examples
+from tests.prm.world import make_example, make_examples
 
 TRAIN = make_examples(48, seed=1)
 META = make_examples(24, seed=2, role=Role.META)
@@ -156,8 +156,16 @@ def without(examples: list[Example], outcome: bool) -> list[Example]:
         (TRAIN, "arm 'prm_corrected': correction 'labels' needs solutions of meta problems"),
         (TRAIN + without(META, True), "role 'meta': none of its .* is passing"),
         (
-            [dataclasses.replace(e, trials=(0,) * len(e.step_ids)) for e in TRAIN] + META,
+            [
+                dataclasses.replace(e, passed=(0,) * len(e.step_ids), trials=(0,) * len(e.step_ids))
+                for e in TRAIN
+            ]
+            + META,
             "arm 'prm_corrected': targets 'soft' need rollouts",
+        ),
+        (
+            [dataclasses.replace(TRAIN[0], passed=(5,) * len(TRAIN[0].step_ids)), *TRAIN[1:]],
+            f"solution {TRAIN[0].solution_id}: 5 of 4 rollouts passed",
         ),
     ],
 )
@@ -166,7 +174,24 @@ def test_data_that_cannot_train_an_arm_is_refused_before_any_worker_starts(
 ) -> None:
     paths = shard(tmp_path, examples)
     with pytest.raises(TrainingDataError, match=message):
-        read_examples(paths, config_of(base).arms)
+        read_examples(paths, config_of(base))
+
+
+def test_meta_programs_of_the_same_problems_need_no_meta_problems(
+    base: str, tmp_path: Path
+) -> None:
+    config = config_of(base, correction={"meta_problems": "same"})
+    assert read_examples(shard(tmp_path, TRAIN), config).meta == ()
+
+
+def test_one_problem_cannot_be_cross_fitted(base: str, tmp_path: Path) -> None:
+    one = [
+        make_example(("double",) * 2, ("double", second), index=index)
+        for index, second in enumerate(("double", "square"))
+    ]
+    config = config_of(base, arms=[{"name": "crossfit", "targets": "crossfit"}])
+    with pytest.raises(TrainingDataError, match="there is one problem"):
+        read_examples(shard(tmp_path, one), config)
 
 
 def test_true_targets_need_the_truth_of_every_step(base: str, tmp_path: Path) -> None:
@@ -174,4 +199,4 @@ def test_true_targets_need_the_truth_of_every_step(base: str, tmp_path: Path) ->
     paths = shard(tmp_path, [unknown, *TRAIN[1:]])
     config = config_of(base, arms=[{"name": "true", "targets": "true"}])
     with pytest.raises(TrainingDataError, match=f"solution {unknown.solution_id} has none"):
-        read_examples(paths, config.arms)
+        read_examples(paths, config)

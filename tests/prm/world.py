@@ -1,6 +1,7 @@
 """A world small enough for unit tests: a tokenizer and a decoder made on the spot, and programs
 whose steps are right or wrong for a reason that a model can see."""
 
+import dataclasses
 import random
 from pathlib import Path
 
@@ -8,6 +9,14 @@ import torch
 from tokenizers import ByteLevelBPETokenizer
 from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
 
+from pipeline.config import ArmConfig, TrainingConfig
+from pipeline.prm.data import TrainingExamples
+from pipeline.prm.encoding import Encoder
+from pipeline.prm.fitting import Fit
+from pipeline.prm.label_table import initial_labels
+from pipeline.prm.model import build_scorer
+from pipeline.prm.parallel import Ranks
+from pipeline.prm.training_set import prepare
 from pipeline.records import Example, Role, content_hash
 
 OPERATIONS = ("double", "square", "negate", "halve", "triple")
@@ -94,3 +103,18 @@ def make_examples(count: int, *, seed: int = 0, role: Role = Role.TRAIN) -> list
             written[rng.randrange(len(written))] = rng.choice(OPERATIONS)
         examples.append(make_example(operations, tuple(written), index=index, role=role))
     return examples
+
+
+def fit_of(
+    config: TrainingConfig, arm: ArmConfig, train: list[Example], meta: list[Example], ranks: Ranks
+) -> Fit:
+    """A training on examples, ready to run."""
+    scorer, tokenizer = build_scorer(config.model, config.seed, torch.device("cpu"))
+    data = prepare(TrainingExamples(tuple(train), tuple(meta)), Encoder(tokenizer))
+    labels = [initial_labels(example, arm.targets) for example in data.examples]
+    return Fit(config, arm, data, labels, scorer, ranks, "fingerprint")
+
+
+def half_right(example: Example) -> Example:
+    """Noisy evidence with labels inside (0, 1): half of the rollouts of every prefix pass."""
+    return dataclasses.replace(example, passed=(2,) * len(example.step_ids))
