@@ -219,6 +219,8 @@ def lines(paths: Sequence[str]) -> Iterator[tuple[str, int, bytes]]:
                         yield path, number, line
         except (EOFError, zlib.error) as error:
             raise OSError(f"{path}: the compressed file is cut off or damaged: {error}") from error
+        except OSError as error:
+            raise OSError(f"{path}: cannot be read: {error.strerror or error}") from error
 
 
 def _place(error: ErrorDetails) -> tuple[str, str]:
