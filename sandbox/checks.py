@@ -81,10 +81,9 @@ def _literal(node: ast.expr) -> Any:
         case ast.Tuple(elts=items):
             return tuple(_literal(item) for item in items)
         case ast.Dict(keys=keys, values=items):
-            # A key that is None stands for `**`: no literal.
-            return {
-                ast.literal_eval(key): _literal(item) for key, item in zip(keys, items, strict=True)
-            }
+            named = [key for key in keys if key is not None]  # None stands for `**`
+            pairs = zip(named, items, strict=True)
+            return {ast.literal_eval(key): _literal(item) for key, item in pairs}
         case _:
             return ast.literal_eval(node)
 

@@ -114,7 +114,7 @@ def _run_call(code: types.CodeType, entry_point: str, test: bytes) -> int:
     solution = types.ModuleType("solution")
     solution.__dict__.update(__builtins__=builtins, __file__="program.py")
     is_script, body = test[:1] == b"S", test[1:]
-    arguments = None if is_script else values.decode(body)
+    arguments: Any = None if is_script else values.decode(body)
 
     def run_script() -> None:
         _resolve(solution, entry_point)
