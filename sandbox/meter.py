@@ -2,8 +2,8 @@
 
 Runs inside the sandbox, standard library only. A test may hide behind processes that nobody waits
 for, and in memory that belongs to no process (files in memory, socket buffers): its cgroup counts
-all of it. Works with cgroup v1 and v2; where there is neither (gVisor, a mere process) every figure
-is 0 and the limits of single processes remain.
+all of it. Works with cgroup v1 and v2; where there is neither (gVisor), and where the cgroup is not
+the sandbox's alone (a mere process), every figure is 0 and the limits of single processes remain.
 """
 
 import os
@@ -15,11 +15,14 @@ _CGROUP = "/sys/fs/cgroup"
 class Meter:
     """The counters, kept open: a child closes what it inherits, and cannot open them faster."""
 
-    def __init__(self) -> None:
-        self._ooms = _open("memory.events", "memory/memory.oom_control")
-        self._usage = _open("memory.current", "memory/memory.usage_in_bytes")
-        self._memory = _open("memory.stat", "memory/memory.stat")
-        self._cpu = _open("cpu.stat", "cpuacct/cpuacct.usage")
+    def __init__(self, has_own_cgroup: bool) -> None:
+        def counter(*paths: str) -> int | None:
+            return _open(*paths) if has_own_cgroup else None
+
+        self._ooms = counter("memory.events", "memory/memory.oom_control")
+        self._usage = counter("memory.current", "memory/memory.usage_in_bytes")
+        self._memory = counter("memory.stat", "memory/memory.stat")
+        self._cpu = counter("cpu.stat", "cpuacct/cpuacct.usage")
         self._idle_mb = 0.0
         self._idle_mb = self.memory_mb()
 

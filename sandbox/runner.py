@@ -59,7 +59,7 @@ def serve(box: str, own_uids: bool) -> None:
     os.chmod(box, 0o711)  # a test may enter its own directory, and list no others
     if own_uids:
         syscalls.narrow()
-    usage = meter.Meter()
+    usage = meter.Meter(has_own_cgroup=own_uids)
     # Uids are the kernel's, not the container's, and so are their quotas: two slots of one machine
     # must not use the same ones.
     first = int.from_bytes(os.urandom(4), "big")
