@@ -56,11 +56,12 @@ def parse_literal(text: str) -> Any:
     """The value of strict JSON, or else of a Python literal, in which `TreeNode([1, None, 2])` and
     `ListNode([1, 2])` stand for LeetCode's nodes (`nodes.Nodes`). Raises ValueError."""
     try:
-        return json.loads(text, parse_constant=_refuse_constant)
+        return _STRICT_JSON.decode(text)
     except (ValueError, RecursionError):
         pass
     try:
-        return _literal(ast.parse(text.strip(), mode="eval").body)
+        expression = ast.parse(text.strip(), mode="eval").body
+        return _literal(expression) if "Node(" in text else ast.literal_eval(expression)
     except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError) as error:
         shown = text if len(text) <= 60 else text[:57] + "..."
         raise ValueError(f"neither strict JSON nor a Python literal: {shown!r}") from error
@@ -70,7 +71,11 @@ def _refuse_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is no strict JSON")
 
 
+_STRICT_JSON = json.JSONDecoder(parse_constant=_refuse_constant)
+
+
 def _literal(node: ast.expr) -> Any:
+    """A Python literal in which nodes may be written."""
     match node:
         case ast.Call(func=ast.Name(id=kind), args=[ast.List(elts=items)], keywords=[]) if (
             kind in nodes.KINDS
