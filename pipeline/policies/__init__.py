@@ -32,8 +32,10 @@ def open_policy(config: PolicyConfig, journal_dir: Path | str) -> Policy:
         case OpenAIPolicy():
             from pipeline.journal import Journal
             from pipeline.policies.openai import OpenAI
+            from pipeline.policies.openai_batch import OpenAIBatch
 
-            return OpenAI(config, Journal(journal_dir))
+            paid = OpenAIBatch if config.batch else OpenAI
+            return paid(config, Journal(journal_dir))
         case ReplayPolicy():
             from pipeline.policies.replay import Replay
 

@@ -11,6 +11,7 @@ at least the later one sees both; what does not fit is withdrawn, and asked for 
 
 import asyncio
 import logging
+import math
 import os
 import random
 import socket
@@ -59,6 +60,13 @@ class Budget:
     def spent_usd(self) -> float:
         """By this process, and by all others that the ledger knows."""
         return self._spent_usd + self._ledger.others(self._spender).spent_usd
+
+    async def room_usd(self) -> float:
+        """What could be reserved now; infinite without a cap."""
+        if self._cap_usd is None:
+            return math.inf
+        others = await asyncio.to_thread(self._ledger.others, self._spender)
+        return self._cap_usd - self._taken(others)
 
     async def reserve(self, worst_usd: float) -> None:
         """Promise a call its worst case; `settle` must follow. Raises BudgetExhausted, and

@@ -10,7 +10,7 @@ import asyncio
 import dataclasses
 import time
 import weakref
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any
 
 import httpx2
@@ -68,9 +68,12 @@ class OpenAI:
         """
         self._loop.submit(self._connection.client()).result()
 
-    def unanswered(self, requests: Sequence[PolicyRequest]) -> bool:
-        """Whether any of these answers must still be paid for."""
-        return any(call.slot not in self._answers for call in calls_of(self._config, requests))
+    def prepare(
+        self, requests: Sequence[PolicyRequest], progress: Callable[[int, int], None]
+    ) -> None:
+        """`preflight`, unless the journal holds all the answers."""
+        if any(call.slot not in self._answers for call in calls_of(self._config, requests)):
+            self.preflight()
 
     def complete(self, requests: Sequence[PolicyRequest]) -> AsyncIterator[PolicyResponse]:
         """Every answer, as it finishes. Raises PolicyError, of which BudgetExhausted is one."""

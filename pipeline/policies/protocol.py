@@ -4,7 +4,7 @@ A policy is asynchronous because its callers keep many requests in flight; it yi
 as soon as it is there, in any order, and names the request that it answers.
 """
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -49,6 +49,17 @@ class Policy(Protocol):
         ...
 
     def close(self) -> None: ...
+
+
+class PaidPolicy(Policy, Protocol):
+    """A policy whose answers cost money and are recorded."""
+
+    def prepare(
+        self, requests: Sequence[PolicyRequest], progress: Callable[[int, int], None]
+    ) -> None:
+        """Do what can be done before anyone asks for the answers to `requests`: at least find out
+        whether they can be had. `progress` hears of (done, total) requests. Raises PolicyError."""
+        ...
 
 
 class PolicyError(Exception):

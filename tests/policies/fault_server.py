@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Self
 
+from tests.policies.batch_endpoints import BatchEndpoints
+
 MODEL = "o4-mini"
 PROMPT_TOKENS = 40
 COMPLETION_TOKENS = 100
@@ -90,17 +92,34 @@ def chat_completion(
     }
 
 
+def answer_to(body: dict[str, Any]) -> dict[str, Any]:
+    """What a request of either API gets where nothing goes wrong."""
+    if "input" in body:
+        return response(f"answer to {body['input']}")
+    return chat_completion(f"answer to {body['messages'][-1]['content']}")
+
+
 class FaultServer:
-    """Use as a context manager; `base_url` is for the client."""
+    """Use as a context manager; `base_url` is for the client.
+
+    `answer_headers` go with every success: rate limits, for one.
+    """
 
     def __init__(self, models: tuple[str, ...] = (MODEL, "gpt-x"), latency_s: float = 0.0) -> None:
         self.models = models
         self.latency_s = latency_s
         self.faults: collections.deque[Fault] = collections.deque()
         self.preflight_faults: collections.deque[Fault] = collections.deque()
+        self.batches = BatchEndpoints()
+        self.hang_on: tuple[str, str] | None = None
+        """Method and part of a path: the next such request is never replied to."""
+        self.hang_before = False
+        """It is not acted on either."""
+        self.hung = threading.Event()
         self.calls: list[dict[str, Any]] = []
         self.times: list[float] = []
         self.answered = 0
+        self.answer_headers: dict[str, str] = {}
         self.peak_in_flight = 0
         self._in_flight = 0
         self._lock = threading.Lock()
@@ -137,9 +156,8 @@ class FaultServer:
             self.answered += fault is None
         if fault is not None:
             return fault
-        if path.endswith("/responses"):
-            return success(response(f"answer to {body['input']}"))
-        return success(chat_completion(f"answer to {body['messages'][-1]['content']}"))
+        told = answer_to(body)
+        return Fault(200, self.answer_headers, json.dumps(told).encode())
 
 
 class _Server(ThreadingHTTPServer):
@@ -155,14 +173,37 @@ def _handler(server: FaultServer) -> type[BaseHTTPRequestHandler]:
         protocol_version = "HTTP/1.1"
 
         def do_GET(self) -> None:
-            self._meet(server.preflight)
+            if "/models" in self.path:
+                self._meet(server.preflight)
+            else:
+                self._meet(lambda: Fault(*server.batches.get(self.path)))
 
         def do_POST(self) -> None:
-            body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-            self._meet(lambda: server.call(self.path, body))
+            data = self._body()
+            if self.path.endswith(("/files", "/batches")):
+                self._meet(lambda: Fault(*server.batches.post(self.path, data)))
+            else:
+                self._meet(lambda: server.call(self.path, json.loads(data)))
+
+        def _body(self) -> bytes:
+            if "Content-Length" in self.headers:
+                return self.rfile.read(int(self.headers["Content-Length"]))
+            data = b""
+            while size := int(self.rfile.readline(), 16):  # chunked: a file that is uploaded
+                data += self.rfile.read(size)
+                self.rfile.readline()
+            self.rfile.readline()
+            return data
 
         def _meet(self, next_fault: Callable[[], Fault]) -> None:
-            fault = next_fault()
+            wanted = server.hang_on
+            hangs = wanted is not None and wanted[0] == self.command and wanted[1] in self.path
+            fault = Fault() if hangs and server.hang_before else next_fault()
+            if hangs:
+                server.hung.set()
+                while server.hang_on is not None:
+                    time.sleep(0.01)
+                fault = Fault()
             time.sleep(fault.delay_s)
             if fault.status is None:
                 self.close_connection = True
