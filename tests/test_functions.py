@@ -88,6 +88,56 @@ def test_every_line_ending_is_kept(newline):
     ]
 
 
+def test_every_step_of_a_program_with_all_kinds_of_definitions_is_found():
+    code = (
+        "#!/usr/bin/env python3\n# -*- coding: latin-1 -*-\n'''Sums.'''\nfrom sys import stdin\n\n"
+        "@(lambda f: f)\n@cache  # twice\n\ndef a(x, /, *, y: int = 3) -> int:\n\treturn x\n"
+        "async def b():\n    async with c as d: pass\n"
+        "f = lambda: (yield)\n"
+        "class C(Base, metaclass=M):\n    '''Doc.'''\n    def m(self): ...\n"
+        "    class Inner:\n        def not_a_step(self): ...\n"
+        "    if True:\n        def neither(self): ...\n"
+        "    @staticmethod\n    def ö(): return '''\ndef text(): pass\n'''\n\n"
+        "if __name__ == '__main__':\n    def main(): pass\n    main()\n"
+    )
+    assert names(code) == ["a", "b", "C.m", "C.ö"]
+    assert [part.split("\n")[0] for part in parts(code)] == [
+        *("#!/usr/bin/env python3", "async def b():", "f = lambda: (yield)", "    class Inner:")
+    ]
+    assert [part.rstrip("\n").split("\n")[-1] for part in parts(code)] == [
+        *("\treturn x", "    async with c as d: pass", "    def m(self): ...", "    main()")
+    ]
+
+
+def test_a_byte_order_mark_which_python_takes_in_files_alone_leaves_one_unparsed_step():
+    code = "\ufeffdef a():\n    pass\ndef b():\n    pass\n"
+    assert names(code) == [UNPARSED]
+    assert_covers(code)
+
+
+def test_a_form_feed_starts_no_line_of_its_own():
+    code = "def a():\n    pass\n\x0c\ndef b():\n\x0c    pass\n"
+    assert names(code) == ["a", "b"]
+    assert "".join(parts(code)) == code
+
+
+@pytest.mark.parametrize(
+    ("code", "expected"),
+    [
+        ("def a():\n\tif x:\n\t        return 1\ndef b(): pass\n", ["a", "b"]),
+        ("def a():\n        x = 1\n\ty = 2\ndef b(): pass\n", [UNPARSED]),
+        ("def a(): pass\ndef b(): pass\n\tx = 1\ndef c(): pass\n", ["a", UNPARSED]),
+        ("def a(): pass; b = 1; def c(): pass\n", [UNPARSED]),
+        ("def a(): pass\r\ndef b():\r    pass\n\rdef c(): pass", ["a", "b", "c"]),
+        ("print 'two'\ndef a(): pass\n", [UNPARSED]),
+        ("def a(): pass\nprint 'two'\n", ["a", UNPARSED]),
+    ],
+)
+def test_tabs_line_ends_and_old_python_split_where_the_parser_lets_them(code, expected):
+    assert names(code) == expected
+    assert_covers(code)
+
+
 def test_characters_that_only_python_strings_count_as_line_ends_do_not_shift_a_cut():
     code = "def a():\n    return '\x0c\x1c\u2028'\ndef b():\n    pass\n"
     assert names(code) == ["a", "b"]
@@ -158,6 +208,15 @@ fragments = st.sampled_from(
         "\x0cdef k(): pass ; pass\n",
         "def broken(:\n",
         "    return 3\n",
+        "\ufeff",
+        "\tif x:\n        pass\n",
+        "\x00",
+        "\ud800",
+        "print 'two'\n",
+        "match x:\n    case {'a': [b, *_]}: pass\n",
+        "def n(): return f'{a!r:>{b}} {{}}' + '''\n\\\n'''\n",
+        "if x:\n    def inside(): pass\nelse: pass\n",
+        "class E: pass; y = 3\n",
         "```\n",
     ]
 )
@@ -176,7 +235,7 @@ def test_steps_concatenate_to_any_text(code):
 def test_every_prefix_of_a_program_that_parses_is_such_a_program(code):
     try:
         ast.parse(code)
-    except SyntaxError:
+    except (SyntaxError, ValueError):
         return
     for index, step in enumerate(split_steps(code)):
         head = split_steps(prefix(code, step))
@@ -188,7 +247,7 @@ def test_every_prefix_of_a_program_that_parses_is_such_a_program(code):
 def test_cutting_a_program_off_keeps_the_steps_that_were_finished(code, cut):
     try:
         ast.parse(code)
-    except SyntaxError:
+    except (SyntaxError, ValueError):
         return
     source = encode(code)[:cut]
     finished = [step.end for step in split_steps(code) if step.end <= len(source)]

@@ -24,7 +24,8 @@ class BadRows(ValueError):
     def __init__(self, rows: Sequence[BadRow]) -> None:
         self.rows = tuple(rows)
         super().__init__(
-            f"{_listing(self.rows)}\nmend them, or leave them out with problems.skip_bad_rows: true"
+            f"{_listing(self.rows)}\nmend them, or leave them out: --skip-bad-rows, or in a config "
+            "problems.skip_bad_rows: true"
         )
 
 
