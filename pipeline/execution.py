@@ -50,7 +50,7 @@ def judge_solutions(
         ProgramVerdict(
             solution.solution_id,
             solution.problem_id,
-            judged.get(solution.solution_id) or _no_program(by_id[solution.problem_id], isolation),
+            judged.get(solution.solution_id) or no_program(by_id[solution.problem_id], isolation),
         )
         for solution in solutions
     ]
@@ -110,7 +110,8 @@ def judge_truth(
     ]
 
 
-def _no_program(problem: Problem, isolation: Isolation) -> Verdict:
+def no_program(problem: Problem, isolation: Isolation) -> Verdict:
+    """The verdict on an answer that holds no program: nothing was executed."""
     return Verdict(
         status=Status.CE,
         tests_passed=0,

@@ -8,11 +8,23 @@
     print(verdict.status, verdict.tests_passed)
 
 A `Sandbox` is one slot, a warm container with no network, no privileges and no memory of what it
-ran before. `judge_all` takes many programs, `judge_async` one without blocking an event loop; more
-slots are more `Sandbox` objects, or, on a Ray cluster, `sandbox.actor.SandboxActor`.
+ran before. `judge_all` takes many programs; more slots are more `Sandbox` objects, or, on a Ray
+cluster, `sandbox.actor.SandboxActor`. Without blocking an event loop:
 
-Expected outputs never enter the container, so no program can read or forge them. Where a program
-is at fault the verdict says how (WA, CE, RE, TLE, MLE, OLE); INFRA means that the sandbox failed
+    import asyncio
+    from sandbox import Program, Sandbox, TestCase
+
+    async def main():
+        tests = (TestCase(args="[[3, 1]]", expected="[1, 3]"), TestCase(args="[[]]", expected="[]"))
+        with Sandbox() as sandbox:
+            program = Program("def f(a): return sorted(a)", tests, entry_point="f")
+            verdict = await sandbox.judge_async(program)
+        print(verdict.status, verdict.tests_passed)
+
+    asyncio.run(main())
+
+Expected outputs never enter the container, so no program can read or forge them; the exception are
+tests that are scripts (see `TestCase`), which every verdict counts. Where a program is at fault the verdict says how (WA, CE, RE, TLE, MLE, OLE); INFRA means that the sandbox failed
 and says nothing about the program. `Sandbox("unsafe-process")` needs no engine and protects from
 honest mistakes only: its verdicts say `isolation=none`.
 """

@@ -1,0 +1,265 @@
+"""Verdicts for recorded programs, in parts that are kept: several sandbox slots, no Ray.
+
+Slots are handed in as context managers that give a judge: sandboxes of this machine or actors of a
+cluster. Each slot takes one program after another from one queue, in the order of the parts, so a
+slow program holds up nothing but its own slot. A part is stored when its last program is judged;
+what a killed run had stored is kept, but for programs that the sandbox failed on (INFRA): they are
+tried again.
+"""
+
+import json
+import threading
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from pipeline import schemas
+from pipeline.execution import no_program, to_program
+from pipeline.recorded import RecordedProgram
+from pipeline.records import Problem, ProgramVerdict, content_hash
+from pipeline.store import DamagedPart, PartSummary, StageStore, digest, fingerprint
+from sandbox.checks import checks_of
+from sandbox.protocol import Isolation, Program, Status, Verdict
+
+Judge = Callable[[Program], Verdict]
+OpenSlot = Callable[[], AbstractContextManager[Judge]]
+
+POLL_S = 0.2
+_PROGRAMS_PER_PART = range(16, 1025)
+_PARTS = 500  # about so many, as far as the bounds above allow
+
+
+class OtherVerdicts(Exception):
+    """The folder holds verdicts that were made differently."""
+
+
+class CannotJudge(ValueError):
+    """A problem whose tests cannot decide anything."""
+
+
+@dataclass(frozen=True)
+class Conditions:
+    """What verdicts depend on beside problems and programs."""
+
+    isolation: Isolation
+    image: str
+    memory_mb: int  # of one test
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """How far the work is."""
+
+    done: int
+    total: int
+    statuses: Mapping[Status, int]
+
+
+class Judging:
+    """The verdicts of `programs` below the local folder `root`. Raises OtherVerdicts, and
+    CannotJudge."""
+
+    def __init__(
+        self,
+        root: str,
+        problems: Mapping[str, Problem],
+        programs: Sequence[RecordedProgram],
+        conditions: Conditions,
+    ) -> None:
+        self._problems = problems
+        self._conditions = conditions
+        self.parts = _parts(programs)
+        shaped_by = _shaped_by(problems, programs, conditions)
+        self.stage = StageStore(
+            root,
+            "verdicts",
+            fingerprint(stage="judge", schema=schemas.PROGRAM_VERDICT.version, **shaped_by),
+            schemas.PROGRAM_VERDICT,
+        )
+        _refuse_others(self.stage, shaped_by)
+        self._check_tests(programs)
+        self.shaped_by = shaped_by
+        self.damaged: list[str] = []  # parts that must be made again, and why
+        self._open = [part for part in map(self._resume, range(len(self.parts))) if part.todo]
+        missing = sum(len(part.todo) for part in self._open)
+        self.kept = len(programs) - missing
+        self._total = len(programs)
+
+    def run(self, slots: Sequence[OpenSlot]) -> Iterator[Standing]:
+        """Judge what is missing; tells now and then how far it is.
+
+        Raises what a slot raises, once every slot has stopped; what was stored is kept.
+        """
+        self.stage.describe(len(self.parts), self.shaped_by)
+        work = _Work(self._open, self._judge, self.stage)
+        threads = [
+            threading.Thread(target=work.serve, args=(slot,), name=f"slot-{n}", daemon=True)
+            for n, slot in enumerate(slots)
+        ]
+        for thread in threads:
+            thread.start()
+        try:
+            while any(thread.is_alive() for thread in threads):
+                yield self._standing(work)
+                work.ended.wait(POLL_S)
+        finally:
+            work.stop()
+        for thread in threads:
+            thread.join()
+        if work.error is not None:
+            raise work.error
+        yield self._standing(work)
+
+    def verdicts(self) -> Iterator[ProgramVerdict]:
+        """All that is stored, by problem and program."""
+        for index in range(len(self.parts)):
+            yield from self.stage.read(index)
+
+    def _standing(self, work: "_Work") -> Standing:
+        statuses = work.statuses()
+        return Standing(self.kept + sum(statuses.values()), self._total, statuses)
+
+    def _check_tests(self, programs: Iterable[RecordedProgram]) -> None:
+        for problem_id in dict.fromkeys(program.problem_id for program in programs):
+            problem = self._problems[problem_id]
+            try:
+                checks_of(to_program(problem, "", self._conditions.memory_mb))
+            except ValueError as error:
+                raise CannotJudge(f"problem {problem_id}: {error}") from error
+
+    def _resume(self, index: int) -> "_Part":
+        """What is stored of a part, and what is left to do."""
+        part = _Part(index)
+        found = self.stage.inspect(index)
+        if isinstance(found, DamagedPart):
+            self.damaged.append(str(found))
+        if isinstance(found, PartSummary):
+            stored = self.stage.read(index)
+            part.rows = [row for row in stored if row.verdict.status is not Status.INFRA]
+        kept = {(row.problem_id, row.program_id) for row in part.rows}
+        part.todo = [p for p in self.parts[index] if (p.problem_id, p.program_id) not in kept]
+        return part
+
+    def _judge(self, judge: Judge, recorded: RecordedProgram) -> Verdict:
+        problem, conditions = self._problems[recorded.problem_id], self._conditions
+        if not recorded.code.strip():
+            return no_program(problem, conditions.isolation)
+        verdict = judge(to_program(problem, recorded.code, conditions.memory_mb))
+        if verdict.isolation is not conditions.isolation:
+            raise OtherVerdicts(
+                f"a slot judged with isolation {verdict.isolation}, not {conditions.isolation}"
+            )
+        return verdict
+
+
+@dataclass(slots=True)
+class _Part:
+    """A part that is being made: rows that are there, programs that are not judged yet."""
+
+    index: int
+    rows: list[ProgramVerdict] = field(default_factory=list)
+    todo: list[RecordedProgram] = field(default_factory=list)
+
+
+class _Work:
+    """One queue for all slots; parts are stored as they get full."""
+
+    def __init__(
+        self,
+        parts: Sequence[_Part],
+        judge: Callable[[Judge, RecordedProgram], Verdict],
+        stage: StageStore[ProgramVerdict],
+    ) -> None:
+        self.error: BaseException | None = None
+        self.ended = threading.Event()
+        self._judge = judge
+        self._stage = stage
+        self._lock = threading.Lock()
+        self._statuses: Counter[Status] = Counter()
+        self._left = {part.index: _same_code(part.todo) for part in parts}
+        self._waiting = deque((part, group) for part in parts for group in self._left[part.index])
+        self._unjudged = {part.index: len(self._left[part.index]) for part in parts}
+
+    def serve(self, open_slot: OpenSlot) -> None:
+        """Judge until nothing is left or something went wrong."""
+        try:
+            if not self._waiting:
+                return
+            with open_slot() as judge:
+                while (work := self._next()) is not None:
+                    part, group = work
+                    self._count(part, group, self._judge(judge, group[0]))
+        except BaseException as error:  # noqa: BLE001 - the thread that waits raises it
+            with self._lock:
+                self.error = self.error or error
+            self.stop()
+
+    def stop(self) -> None:
+        with self._lock:
+            self._waiting.clear()
+        self.ended.set()
+
+    def statuses(self) -> Counter[Status]:
+        with self._lock:
+            return self._statuses.copy()
+
+    def _next(self) -> tuple[_Part, list[RecordedProgram]] | None:
+        with self._lock:
+            return self._waiting.popleft() if self._waiting else None
+
+    def _count(self, part: _Part, group: list[RecordedProgram], verdict: Verdict) -> None:
+        with self._lock:
+            part.rows += [ProgramVerdict(p.program_id, p.problem_id, verdict) for p in group]
+            self._statuses[verdict.status] += len(group)
+            self._unjudged[part.index] -= 1
+            is_full = not self._unjudged[part.index]
+        if is_full:
+            self._stage.write(part.index, part.rows)
+
+
+def _same_code(programs: Iterable[RecordedProgram]) -> list[list[RecordedProgram]]:
+    """Programs of one problem that are the same to the letter are executed once."""
+    groups: dict[tuple[str, str], list[RecordedProgram]] = {}
+    for program in programs:
+        groups.setdefault((program.problem_id, program.code), []).append(program)
+    return list(groups.values())
+
+
+def _parts(programs: Sequence[RecordedProgram]) -> list[Sequence[RecordedProgram]]:
+    size = max(_PROGRAMS_PER_PART[0], min(_PROGRAMS_PER_PART[-1], len(programs) // _PARTS))
+    return [programs[at : at + size] for at in range(0, len(programs), size)]
+
+
+def _shaped_by(
+    problems: Mapping[str, Problem], programs: Sequence[RecordedProgram], conditions: Conditions
+) -> dict[str, object]:
+    used = [problems[name] for name in dict.fromkeys(program.problem_id for program in programs)]
+    return {
+        "isolation": conditions.isolation.value,
+        "image": conditions.image if conditions.isolation is Isolation.DOCKER else None,
+        "memory_mb": conditions.memory_mb,
+        "comparator": sorted({problem.comparator.value for problem in used}),
+        "time_limit_s": sorted({problem.time_limit_s for problem in used}),
+        "problems": digest(schemas.PROBLEM.to_table(used), schemas.PROBLEM),
+        "programs": content_hash(*((p.problem_id, p.program_id, p.code) for p in programs)),
+    }
+
+
+def _refuse_others(stage: StageStore[ProgramVerdict], shaped_by: Mapping[str, object]) -> None:
+    """One folder holds the verdicts of one judging."""
+    for path in Path(stage.directory).parent.glob("*/stage.json"):
+        if path.parent.name == stage.fingerprint:
+            continue
+        there = json.loads(path.read_bytes())["shaped_by"]
+        others = [
+            f"{key} was {there.get(key)!r}, is {value!r}"
+            for key, value in shaped_by.items()
+            if there.get(key) != value
+        ]
+        raise OtherVerdicts(
+            f"{path.parent}: holds verdicts that were made differently "
+            f"({'; '.join(others) or 'by another version'}). They are never mixed: choose another "
+            "--out, or delete that folder"
+        )

@@ -1,0 +1,348 @@
+"""`jobs.judge`: recorded programs in, verdicts out, and nothing is judged twice or mixed."""
+
+import gzip
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+from ray.cluster_utils import Cluster
+
+import sandbox
+from jobs.judge import main
+from pipeline.judging import CannotJudge, Conditions, Judge, Judging, OtherVerdicts
+from pipeline.recorded import BadPrograms, RecordedProgram, read_programs
+from pipeline.records import Problem
+from pipeline.store import StoreError
+from sandbox import Isolation, Program, Status, TestCase, Verdict
+from tests.scripted import problem
+
+SUM = "print(sum(map(int, input().split())))"
+PROBLEMS = [
+    {
+        "problem_id": "sum",
+        "statement": "Add two numbers.",
+        "difficulty": "easy",
+        "released_on": "2024-05-01",
+        "tests": [{"stdin": "1 2\n", "expected": "3\n"}, {"stdin": "4 5\n", "expected": "9\n"}],
+    },
+    {
+        "problem_id": "twice",
+        "statement": "Double a number.",
+        "difficulty": "easy",
+        "released_on": "2024-05-01",
+        "entry_point": "Solution().twice",
+        "tests": [{"args": [2], "expected": 4}],
+    },
+]
+PROGRAMS = [
+    {"problem_id": "sum", "code": SUM, "model": "any other field"},
+    {"problem_id": "sum", "code": "print(3)"},
+    {"problem_id": "sum", "code": ""},
+    {"problem_id": "twice", "program_id": "mine", "code": "class Solution:\n    twice = 1 / 0"},
+]
+
+
+def write(path: Path, rows: list) -> str:
+    text = "\n".join(row if isinstance(row, str) else json.dumps(row) for row in rows)
+    path.write_bytes(gzip.compress(text.encode()) if path.suffix == ".gz" else text.encode())
+    return str(path)
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> list[str]:
+    """Options that name two problems, four programs and a folder for the verdicts."""
+    problems = write(tmp_path / "problems.jsonl", PROBLEMS)
+    programs = write(tmp_path / "programs.jsonl.gz", PROGRAMS)
+    out = str(tmp_path / "out")
+    return ["--problems", problems, "--programs", programs, "--out", out]
+
+
+UNSAFE = ["--sandbox", "unsafe-process", "--slots", "2"]
+
+
+def verdicts(out: Path) -> list[dict]:
+    parts = sorted(out.glob("verdicts/*/part-*.arrow"))
+    return [row for part in parts for row in pa.ipc.open_file(part).read_all().to_pylist()]
+
+
+# --- the job -----------------------------------------------------------------------------------
+
+
+def test_programs_are_judged_and_told_by_status(
+    files: list[str], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*files, *UNSAFE]) == 0
+    output = capfd.readouterr().out
+    assert "4 programs of jsonl problems, 7 tests" in output
+    assert "sum 1: WA, test 1 (1/2 passed) line 1: expected '9', got '3'" in output
+    assert "twice mine: RE, test 0 (0/1 passed) line " in output
+
+    rows = verdicts(tmp_path / "out")
+    told = [(row["problem_id"], row["program_id"], row["status"]) for row in rows]
+    assert told == [
+        *(("sum", "0", "AC"), ("sum", "1", "WA"), ("sum", "2", "CE"), ("twice", "mine", "RE"))
+    ]
+    assert {(row["isolation"], row["comparator"]) for row in rows} == {("none", "lcb")}
+    counts = [(row["tests_passed"], row["tests_run"], row["tests_total"]) for row in rows]
+    assert counts == [(2, 2, 2), (1, 2, 2), (0, 0, 2), (0, 1, 1)]
+
+    summary = json.loads((tmp_path / "out/summary.json").read_text())
+    assert (summary["programs"], summary["kept"], summary["isolation"]) == (4, 0, "none")
+    counted = {status for status, count in summary["statuses"].items() if count == 1}
+    assert counted == {"AC", "WA", "CE", "RE"}
+    assert [row["program_id"] for row in summary["not_accepted"]] == ["1", "2", "mine"]
+
+
+def test_a_second_run_keeps_every_verdict(
+    files: list[str], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*files, *UNSAFE]) == 0
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.glob("out/verdicts/*/*.arrow")}
+    assert main([*files, *UNSAFE]) == 0
+    assert "kept from an earlier run: 4 verdicts" in capfd.readouterr().out
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+
+
+def test_a_killed_run_goes_on_where_it_was(
+    files: list[str], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    slow = [
+        {"problem_id": "sum", "code": f"import time\ntime.sleep(0.05)  # {n}\n{SUM}"}
+        for n in range(64)
+    ]
+    write(tmp_path / "programs.jsonl.gz", slow)
+    command = [sys.executable, "-m", "jobs.judge", *files, *UNSAFE]
+    driver = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    deadline = time.monotonic() + 60
+    while not list(tmp_path.glob("out/verdicts/*/part-00000.arrow")):
+        assert time.monotonic() < deadline
+        assert driver.poll() is None
+        time.sleep(0.02)
+    driver.send_signal(signal.SIGKILL)
+    driver.wait()
+    there = len(verdicts(tmp_path / "out"))
+    assert 16 <= there < 64
+
+    assert main([*files, *UNSAFE]) == 0
+    assert f"kept from an earlier run: {there} verdicts" in capfd.readouterr().out
+    assert [row["status"] for row in verdicts(tmp_path / "out")] == ["AC"] * 64
+
+
+@pytest.mark.parametrize(
+    ("change", "difference"),
+    [
+        (["--comparator", "strict"], "comparator was ['lcb'], is ['strict']"),
+        (["--sandbox", "docker"], "isolation was 'none', is 'docker'"),
+        (["--memory-mb", "99"], "memory_mb was 256, is 99"),
+    ],
+)
+def test_verdicts_that_are_made_differently_are_never_mixed(
+    files: list[str], capfd: pytest.CaptureFixture[str], change: list[str], difference: str
+) -> None:
+    assert main([*files, *UNSAFE, "--limit", "1"]) == 0
+    assert main([*files, *UNSAFE, "--limit", "1", *change]) == 1
+    output = capfd.readouterr().out
+    assert difference in output
+    assert "choose another --out" in output
+
+
+def test_bad_programs_are_all_named_by_file_row_and_field(
+    files: list[str], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    rows = [
+        PROGRAMS[0],
+        "{",
+        {"problem_id": "sum"},
+        {"problem_id": "nowhere", "code": ""},
+        {"code": SUM},
+        {"problem_id": "sum", "code": 3},
+        {"problem_id": "sum", "code": SUM, "program_id": "0"},
+    ]
+    path = write(tmp_path / "programs.jsonl.gz", rows)
+    assert main([*files, *UNSAFE]) == 1
+    output = capfd.readouterr().out
+    assert "6 rows cannot be read as programs" in output
+    for row, field in ((2, "row"), (3, "code"), (4, "id"), (5, "problem_id"), (6, "code")):
+        assert f"{path}, row {row}, {field}: " in output
+    assert f"{path}, row 7, program_id: '0' of 'sum' was already in row 1" in output
+    assert not (tmp_path / "out/verdicts").exists()
+
+
+def test_without_an_engine_it_refuses_and_names_the_socket(
+    files: list[str], monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("DOCKER_HOST", "unix:///nonexistent/docker.sock")
+    assert main(files) == 1
+    assert "no Docker engine answers at unix:///nonexistent/docker.sock" in capfd.readouterr().out
+
+
+def test_a_form_without_right_programs_has_no_canonical_ones(
+    files: list[str], capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*files, *UNSAFE, "--programs", "canonical"]) == 1
+    assert "carries no right programs" in capfd.readouterr().out
+
+
+@pytest.mark.slow
+def test_on_a_cluster_the_declared_slots_are_used(files: list[str], tmp_path: Path) -> None:
+    cluster = Cluster(
+        initialize_head=True, head_node_args={"num_cpus": 1, "resources": {"docker": 1}}
+    )
+    try:
+        command = [sys.executable, "-m", "jobs.judge", *files, *UNSAFE]
+        subprocess.run([*command, "--address", cluster.address], check=True, timeout=120)
+    finally:
+        cluster.shutdown()
+    assert [row["status"] for row in verdicts(tmp_path / "out")] == ["AC", "WA", "CE", "RE"]
+
+
+# --- what it is made of ------------------------------------------------------------------------
+
+DOCKER = Conditions(Isolation.DOCKER, "image", 256)
+
+
+class Slot:
+    """A judge that answers from a script, and remembers what it was asked."""
+
+    def __init__(self, *answers: Status | Exception, isolation: Isolation = Isolation.DOCKER):
+        self.asked: list[str] = []
+        self._answers = list(answers)
+        self._isolation = isolation
+
+    @contextmanager
+    def __call__(self) -> Iterator[Judge]:
+        yield self.judge
+
+    def judge(self, program: Program) -> Verdict:
+        self.asked.append(program.code)
+        answer = self._answers.pop(0) if self._answers else Status.AC
+        if isinstance(answer, Exception):
+            raise answer
+        total = len(program.tests)
+        return Verdict(
+            answer, 0, 0, total, None, "", 0.0, 0.0, 0.0, self._isolation, program.comparator
+        )
+
+
+def programs(*codes: str) -> list[RecordedProgram]:
+    return [RecordedProgram("p", str(n), code) for n, code in enumerate(codes)]
+
+
+def judging(root: Path, recorded: list[RecordedProgram], of: Problem | None = None) -> Judging:
+    return Judging(str(root), {"p": of or problem("p")}, recorded, DOCKER)
+
+
+def run(work: Judging, *slots: Slot) -> list[Status]:
+    for _ in work.run(slots):
+        pass
+    return [row.verdict.status for row in work.verdicts()]
+
+
+def test_programs_that_are_the_same_to_the_letter_are_executed_once(tmp_path: Path) -> None:
+    slot = Slot(Status.WA, Status.AC)
+    assert run(judging(tmp_path, programs("a", "b", "a")), slot) == ["WA", "AC", "WA"]
+    assert slot.asked == ["a", "b"]
+
+
+def test_what_the_sandbox_failed_on_is_tried_again_and_nothing_else(tmp_path: Path) -> None:
+    first, second = Slot(Status.WA, Status.INFRA, Status.AC), Slot()
+    assert run(judging(tmp_path, programs("a", "b", "c")), first) == ["WA", "INFRA", "AC"]
+    again = judging(tmp_path, programs("a", "b", "c"))
+    assert again.kept == 2
+    assert run(again, second) == ["WA", "AC", "AC"]
+    assert second.asked == ["b"]
+
+
+def test_a_damaged_part_is_made_again_and_said(tmp_path: Path) -> None:
+    work = judging(tmp_path, programs("a"))
+    run(work, Slot())
+    path = Path(work.stage.path(0))
+    path.write_bytes(path.read_bytes()[:-9])
+    again, slot = judging(tmp_path, programs("a")), Slot()
+    assert "part-00000.arrow: not a whole Arrow file" in again.damaged[0]
+    assert run(again, slot) == ["AC"]
+    assert slot.asked == ["a"]
+
+
+def test_the_parts_that_were_full_when_a_slot_failed_are_kept(tmp_path: Path) -> None:
+    recorded = programs(*map(str, range(40)))
+    failing = Slot(*([Status.AC] * 20), StoreError("the disk is full"))
+    with pytest.raises(StoreError, match="the disk is full"):
+        run(judging(tmp_path, recorded), failing)
+    again = judging(tmp_path, recorded)
+    assert again.kept == 16
+    assert len(run(again, Slot(), Slot())) == 40
+
+
+def test_a_slot_of_another_isolation_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(OtherVerdicts, match="isolation none, not docker"):
+        run(judging(tmp_path, programs("a")), Slot(isolation=Isolation.NONE))
+
+
+def test_a_problem_that_cannot_be_judged_is_named_before_anything_runs(tmp_path: Path) -> None:
+    bad = problem("p", tests=(TestCase(args="[1", expected="1"),), entry_point="f")
+    with pytest.raises(CannotJudge, match=r"problem p: tests\[0\]: neither strict JSON"):
+        judging(tmp_path, programs("a"), bad)
+
+
+@pytest.mark.parametrize(
+    ("form", "row"),
+    [
+        ("livecodebench", {"question_id": "p"}),
+        ("leetcode", {"question_id": "3319", "task_id": "p"}),
+        ("humaneval", {"task_id": "p"}),
+        ("humaneval", {"problem_id": "p", "task_id": "other"}),
+        ("jsonl", {"problem_id": "p"}),
+    ],
+)
+def test_a_problem_is_named_as_its_benchmark_names_it(tmp_path: Path, form: str, row: dict) -> None:
+    path = write(tmp_path / "programs.jsonl", [row | {"code": "x"}])
+    assert read_programs(path, form, {"p"}) == [RecordedProgram("p", "0", "x")]
+
+
+def test_a_file_of_no_programs_is_an_error_that_names_it(tmp_path: Path) -> None:
+    with pytest.raises(OSError, match=r"empty\.jsonl: holds no programs"):
+        read_programs(write(tmp_path / "empty.jsonl", []), "jsonl", {"p"})
+    with pytest.raises(BadPrograms, match="no Unicode text"):
+        read_programs(
+            write(tmp_path / "p.jsonl", ['{"problem_id": "p", "code": "\\ud800"}']), "jsonl", {"p"}
+        )
+
+
+# --- the library -------------------------------------------------------------------------------
+
+
+def snippets(text: str) -> list[str]:
+    """Blocks of code that use the sandbox: in Markdown fences, or indented in a docstring."""
+    fenced = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    indented = re.findall(r"(?:^    .*\n|^\n)+", text, re.MULTILINE)
+    blocks = fenced or [re.sub(r"^    ", "", block, flags=re.MULTILINE) for block in indented]
+    return [block for block in blocks if "from sandbox import" in block]
+
+
+README = (Path(__file__).parents[1] / "README.md").read_text()
+
+
+@pytest.mark.docker
+@pytest.mark.parametrize(
+    "code", [*snippets(README), *snippets(sandbox.__doc__ or "")], ids=lambda code: f"{len(code)}"
+)
+def test_the_examples_of_the_documentation_do_what_they_say(docker_engine: None, code: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+        env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])},
+    )
+    assert done.stdout.split()[:2] == ["AC", "2"]
