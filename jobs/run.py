@@ -48,8 +48,15 @@ EXPECTED = (
 """Errors whose own words say everything; a traceback would hide them."""
 
 
-def run(config: PipelineConfig, stages: Sequence[str], observer: Observer) -> Selection | None:
+def run(
+    config: PipelineConfig,
+    stages: Sequence[str],
+    observer: Observer,
+    *,
+    retry_quarantined: bool = False,
+) -> Selection | None:
     """The story: from problems to a chosen program. Gives the selection where it was evaluated."""
+    retry = retry_quarantined
     plan = make_plan(config)
     write_manifest(plan)
 
@@ -64,11 +71,11 @@ def run(config: PipelineConfig, stages: Sequence[str], observer: Observer) -> Se
     with flow.Cluster(config) as cluster:
         if "sample" in stages:
             observer.stage("Sampling solutions, executing their unit tests")
-            flow.sample(cluster, plan, roles, observer)
+            flow.sample(cluster, plan, roles, observer, retry_quarantined=retry)
 
         if "label" in stages:
             observer.stage("Rolling out every function prefix, executing the rollouts")
-            flow.label(cluster, plan, roles, observer)
+            flow.label(cluster, plan, roles, observer, retry_quarantined=retry)
 
         if {"train", "evaluate"} & set(stages):
             plan = plan.with_examples(roles)
@@ -80,7 +87,7 @@ def run(config: PipelineConfig, stages: Sequence[str], observer: Observer) -> Se
 
         if "evaluate" in stages:
             observer.stage("Scoring candidates")
-            flow.score(cluster, plan, roles, observer)
+            flow.score(cluster, plan, roles, observer, retry_quarantined=retry)
 
     if "evaluate" not in stages:
         return None
@@ -95,8 +102,7 @@ def write_manifest(plan: Plan) -> None:
         plan.problems,
         plan.solutions,
         plan.verdicts,
-        plan.completions,
-        plan.rollouts,
+        *(stage for wave in plan.waves for stage in wave.stages),
     ]
     stages += [plan.truths] if plan.truths else []
     stages.append(plan.examples)
@@ -106,7 +112,7 @@ def write_manifest(plan: Plan) -> None:
         "versions": outcome.versions(),
         "stages": {
             "policy": plan.policy_directory if config.scale_model else None,
-            **{stage.name: stage.directory for stage in stages},
+            **{stage.name: stage.directory for stage in stages},  # in the order of the story
             # These depend on what the examples hold, so they are not known before.
             "prm": {
                 arm.name: plan.prm_directory(arm) for arm in config.training.arms if plan.trained_on
@@ -132,7 +138,9 @@ def _git_commit() -> str | None:
         return None  # no git, or no checkout
 
 
-def execute(config: PipelineConfig, stages: Sequence[str]) -> int:
+def execute(
+    config: PipelineConfig, stages: Sequence[str], *, retry_quarantined: bool = False
+) -> int:
     """Run with a terminal; the exit code."""
     directory = (Path(config.output) / config.name).absolute()
     log = directory / "log.txt"
@@ -140,7 +148,7 @@ def execute(config: PipelineConfig, stages: Sequence[str]) -> int:
         console.print(f"[dim]library logs: {log}[/dim]", highlight=False, soft_wrap=True)
         try:
             with Terminal(console) as terminal:
-                selection = run(config, stages, terminal)
+                selection = run(config, stages, terminal, retry_quarantined=retry_quarantined)
         except EXPECTED as error:
             console.print("[bold red]stopped:[/bold red]", escape(str(error)), soft_wrap=True)
             return 1
@@ -178,9 +186,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--stages", default=",".join(STAGES), help="comma-separated part of them [all]"
     )
+    parser.add_argument(
+        "--retry-quarantined",
+        action="store_true",
+        help="try problems again that broke their worker every time; jobs.status names them",
+    )
     known, overrides = parser.parse_known_args(arguments)
     try:
-        return execute(load_config(known.config, overrides), parse_stages(known.stages))
+        return execute(
+            load_config(known.config, overrides),
+            parse_stages(known.stages),
+            retry_quarantined=known.retry_quarantined,
+        )
     except ConfigError as error:
         print(error, file=sys.stderr)
         return 2

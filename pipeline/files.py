@@ -1,34 +1,98 @@
-"""Files that appear whole or not at all, in a folder or behind an fsspec URI."""
+"""Files that appear whole or not at all, in a folder or behind a URI.
 
+A URI is opened by pyarrow's own file systems where there is one (s3://, gs://), else by fsspec.
+"""
+
+import functools
 import os
 import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 
-import fsspec
 import pyarrow as pa
-from fsspec.implementations.local import LocalFileSystem
+from pyarrow import fs
+
+STALE_PARTIAL_S = 3600.0
+"""A temporary file that nobody has touched for so long was left by a writer that was killed: no
+part takes an hour to write, whatever it took to make."""
+
+_PARTIAL = ".partial"
 
 
 class StoreError(Exception):
     """A stage's files cannot be read or written as they should."""
 
 
+@dataclass(frozen=True, slots=True)
+class FileState:
+    """What a listing tells of a file; that it is the same as before means the content is."""
+
+    size: int  # bytes
+    modified_ns: int
+
+
+def is_local(path: str) -> bool:
+    return "://" not in path
+
+
 def exists(path: str) -> bool:
-    filesystem, name = fsspec.core.url_to_fs(path)
-    return filesystem.exists(name)
+    if is_local(path):
+        return os.path.exists(path)
+    filesystem, name = _located(path)
+    return filesystem.get_file_info(name).type is not fs.FileType.NotFound
 
 
-def write_atomically(path: str, data: bytes | pa.Buffer) -> None:
-    """Make `path` hold `data`, durably, or leave it as it was.
+def read_bytes(path: str) -> bytes | None:
+    """The whole file, None where there is none. Raises OSError."""
+    try:
+        with open_file(path) as file:
+            return file.read()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+
+
+@contextmanager
+def open_file(path: str) -> Iterator[pa.NativeFile]:
+    """A file to read, at random. Raises FileNotFoundError, OSError."""
+    filesystem, name = _located(path)
+    with filesystem.open_input_file(name) as file:
+        yield file
+
+
+def delete(path: str) -> None:
+    """Make sure that there is no such file."""
+    with suppress(FileNotFoundError):
+        if is_local(path):
+            os.unlink(path)
+        else:
+            filesystem, name = _located(path)
+            filesystem.delete_file(name)
+
+
+def listing(directory: str) -> dict[str, FileState]:
+    """The files of a directory by name, in one look; empty where there is no such directory.
+
+    Temporary files that killed writers left are removed on the way.
+    """
+    return _list_local(directory) if is_local(directory) else _list_remote(directory)
+
+
+def write_atomically(path: str, data: bytes | bytearray, *, durable: bool = True) -> None:
+    """Make `path` hold `data`, or leave it as it was; `durable`: it survives a crash of the machine
+    from then on.
 
     Object stores put whole objects; a local file is written beside its final name, synced, then
     renamed. Raises StoreError naming the file.
     """
-    filesystem, name = fsspec.core.url_to_fs(path)
     try:
-        if isinstance(filesystem, LocalFileSystem):
-            _write_local(name, data)
+        if is_local(path):
+            _write_local(path, data, durable=durable)
         else:
-            filesystem.pipe_file(name, bytes(data))
+            filesystem, name = _located(path)
+            with filesystem.open_output_stream(name) as file:
+                file.write(data)
     except OSError as error:
         raise StoreError(
             f"{path}: cannot be written ({error.strerror or error}); nothing was left behind. "
@@ -36,20 +100,71 @@ def write_atomically(path: str, data: bytes | pa.Buffer) -> None:
         ) from error
 
 
-def _write_local(path: str, data: bytes | pa.Buffer) -> None:
+@functools.cache
+def _filesystem(root: str) -> fs.FileSystem:
+    """The file system of a `scheme://bucket`; making one costs a client and its threads."""
+    try:
+        return fs.FileSystem.from_uri(root)[0]
+    except (pa.ArrowInvalid, NotImplementedError):  # not one of pyarrow's own
+        import fsspec
+
+        return fs.PyFileSystem(fs.FSSpecHandler(fsspec.core.url_to_fs(root)[0]))
+
+
+def _located(path: str) -> tuple[fs.FileSystem, str]:
+    if is_local(path):
+        return _LOCAL, path
+    scheme, _, name = path.partition("://")
+    return _filesystem(f"{scheme}://{name.partition('/')[0]}"), name
+
+
+_LOCAL = fs.LocalFileSystem()
+
+
+def _list_local(directory: str) -> dict[str, FileState]:
+    found: dict[str, FileState] = {}
+    try:
+        with os.scandir(directory) as entries:
+            for entry in entries:
+                with suppress(FileNotFoundError):  # renamed or removed meanwhile
+                    state = entry.stat()
+                    if entry.name.endswith(_PARTIAL):
+                        if time.time() - state.st_mtime > STALE_PARTIAL_S:
+                            os.unlink(entry.path)
+                    elif entry.is_file():
+                        found[entry.name] = FileState(state.st_size, state.st_mtime_ns)
+    except (FileNotFoundError, NotADirectoryError):
+        return {}
+    return found
+
+
+def _list_remote(directory: str) -> dict[str, FileState]:
+    filesystem, name = _located(directory)
+    selector = fs.FileSelector(name, allow_not_found=True)
+    return {
+        info.base_name: FileState(info.size or 0, info.mtime_ns or 0)
+        for info in filesystem.get_file_info(selector)
+        if info.is_file
+    }
+
+
+def _write_local(path: str, data: bytes | bytearray, *, durable: bool) -> None:
     directory = os.path.dirname(path)
     os.makedirs(directory, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=directory, prefix=".", suffix=".partial")
+    handle, temporary = tempfile.mkstemp(dir=directory, prefix=".", suffix=_PARTIAL)
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(data)
             file.flush()
-            os.fsync(file.fileno())
+            if durable:
+                os.fsync(file.fileno())
         os.chmod(temporary, 0o644)
         os.replace(temporary, path)
     except BaseException:
         os.unlink(temporary)
         raise
+    if not durable:
+        return
     directory_handle = os.open(directory, os.O_RDONLY)
     try:
         os.fsync(directory_handle)

@@ -7,6 +7,7 @@ stage are two pools of one streaming pipeline: a part is executed as soon as it 
 """
 
 import os
+import secrets
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any, Self, cast
@@ -15,14 +16,19 @@ import ray
 import ray.exceptions
 from ray.data import ActorPoolStrategy, DataContext, Dataset
 
+from pipeline.ahead import ask_ahead
 from pipeline.config import PipelineConfig, PolicyConfig, PoolConfig, VLLMPolicy
 from pipeline.files import exists
+from pipeline.journal import JournalError
 from pipeline.lock import stage_lock
 from pipeline.plan import Plan, held_out_parts, training_parts
+from pipeline.policies.protocol import PolicyError
 from pipeline.prm.trainer import train_prms
 from pipeline.progress import Observer, Progress, watched
+from pipeline.quarantine import deaths
 from pipeline.records import Role
-from pipeline.store import StageStore, missing_parts
+from pipeline.store import StageStore
+from pipeline.survey import Survey
 from pipeline.workers import (
     CompleteParts,
     JoinParts,
@@ -35,9 +41,12 @@ from pipeline.workers import (
     ScoreParts,
 )
 
-ACTOR_RETRIES = 3
-"""Restarts of an actor and retries of a part after a crash. Ray's default is for ever, which a
-poison row turns into a loop."""
+ACTOR_RETRIES = 5
+"""Restarts of an actor and retries of a part after a crash: one more than a poisonous problem takes
+until it is quarantined. Ray's default is for ever, which a poisonous row turns into a loop."""
+
+_RUN = secrets.token_hex(8)
+"""Names this run of the driver to its workers; see `pipeline.quarantine`."""
 
 
 class StageFailed(Exception):
@@ -93,45 +102,92 @@ class Cluster:
 # --- the stages --------------------------------------------------------------------------------
 
 
-def sample(cluster: Cluster, plan: Plan, roles: dict[int, Role], observer: Observer) -> None:
+def sample(
+    cluster: Cluster,
+    plan: Plan,
+    roles: dict[int, Role],
+    observer: Observer,
+    *,
+    retry_quarantined: bool = False,
+) -> None:
     """problems -> solutions -> verdicts."""
-    parts = list(roles)
-    with _working_on([plan.solutions, plan.verdicts], parts, observer) as (unsampled, unjudged):
-        if not unsampled and not unjudged:
-            return
-        policies = _policy_pool(plan.sampling_policy(), plan.config.sampling.pool)
-        cluster.join(CPU=policies["num_cpus"], GPU=policies["num_gpus"] if unsampled else 0)
-        _say_if_no_slots(observer)
-        sampled = _map(_dataset(unsampled), SampleParts, policies, plan)
-        ready = _dataset(sorted(set(unjudged) - set(unsampled)))
-        _drain(_map(_union(sampled, ready), JudgeSolutionParts, _sandbox_pool(plan), plan))
+    work = [(stage, list(roles)) for stage in (plan.solutions, plan.verdicts)]
+    with _working_on(work, observer, retry_quarantined) as rounds:
+        for unsampled, unjudged in rounds:
+            _ask_ahead(observer, plan.sampling_policy(), unsampled, SampleParts, plan)
+            policies = _policy_pool(plan.sampling_policy(), plan.config.sampling.pool)
+            cluster.join(CPU=policies["num_cpus"], GPU=policies["num_gpus"] if unsampled else 0)
+            _say_if_no_slots(observer)
+            sampled = _map(rounds.dataset(unsampled), SampleParts, policies, plan)
+            ready = rounds.dataset(sorted(set(unjudged) - set(unsampled)))
+            rounds.drain(
+                _map(_union(sampled, ready), JudgeSolutionParts, _sandbox_pool(plan), plan)
+            )
 
 
-def label(cluster: Cluster, plan: Plan, roles: dict[int, Role], observer: Observer) -> None:
+def label(
+    cluster: Cluster,
+    plan: Plan,
+    roles: dict[int, Role],
+    observer: Observer,
+    *,
+    retry_quarantined: bool = False,
+) -> None:
     """solutions -> completions -> rollouts (-> truths) -> examples, what training is handed.
 
     Only the roles that are labelled step by step are rolled out; the others go straight to the
     examples.
     """
     labelled = [part for part, role in roles.items() if role in plan.config.rollouts.roles]
-    executed = [plan.rollouts, plan.truths] if plan.truths else [plan.rollouts]
-    with (
-        _working_on([plan.completions, *executed], labelled, observer) as (unasked, *unjudged),
-        _working_on([plan.examples], list(roles), observer) as (unjoined,),
-    ):
-        to_judge = sorted(set().union(*unjudged) - set(unasked))
-        to_join = sorted(set(unjoined) - set(unasked) - set(to_judge))
-        if not unasked and not to_judge and not to_join:
-            return
-        policies = _policy_pool(plan.rollout_policy(), plan.config.rollouts.pool)
-        cluster.join(CPU=policies["num_cpus"], GPU=policies["num_gpus"] if unasked else 0)
-        _say_if_no_slots(observer)
-        completed = _map(_dataset(unasked), CompleteParts, policies, plan)
-        judged = _map(
-            _union(completed, _dataset(to_judge)), JudgeRolloutParts, _sandbox_pool(plan), plan
-        )
-        joining = {"compute": ActorPoolStrategy(min_size=1, max_size=16), "num_cpus": 0.1}
-        _drain(_map(_union(judged, _dataset(to_join)), JoinParts, joining, plan, roles))
+    *earlier, last = range(len(plan.waves))
+    for wave in earlier:  # which steps the next one asks for is known when this one is judged
+        work = [(stage, labelled) for stage in _stages_of(plan, wave)]
+        with _working_on(work, observer, retry_quarantined) as rounds:
+            for unasked, *unjudged in rounds:
+                rounds.drain(_rolled_out(cluster, plan, wave, rounds, unasked, unjudged, observer))
+    work = [(stage, labelled) for stage in _stages_of(plan, last)]
+    work.append((plan.examples, list(roles)))
+    with _working_on(work, observer, retry_quarantined) as rounds:
+        for unasked, *unjudged, unjoined in rounds:
+            judged = _rolled_out(cluster, plan, last, rounds, unasked, unjudged, observer)
+            to_join = sorted(set(unjoined).difference(unasked, *unjudged))
+            joining = {"compute": ActorPoolStrategy(min_size=1, max_size=16), "num_cpus": 0.1}
+            joined = _map(_union(judged, rounds.dataset(to_join)), JoinParts, joining, plan, roles)
+            rounds.drain(joined)
+
+
+def _stages_of(plan: Plan, wave: int) -> list[StageStore[Any]]:
+    """Truths are made beside the first wave's rollouts, by the same sandboxes."""
+    truths = [plan.truths] if plan.truths is not None and wave == 0 else []
+    return [*plan.waves[wave].stages, *truths]
+
+
+def _rolled_out(
+    cluster: Cluster,
+    plan: Plan,
+    wave: int,
+    rounds: "Rounds",
+    unasked: list[int],
+    unjudged: list[list[int]],
+    observer: Observer,
+) -> Dataset | None:
+    """solutions -> completions -> rollouts (-> truths) of one wave."""
+    to_judge = sorted(set().union(*unjudged) - set(unasked))
+    _ask_ahead(observer, plan.rollout_policy(), unasked, CompleteParts, plan, wave)
+    policies = _policy_pool(plan.rollout_policy(), plan.config.rollouts.pool)
+    cluster.join(CPU=policies["num_cpus"], GPU=policies["num_gpus"] if unasked else 0)
+    _say_if_no_slots(observer)
+    completed = _map(rounds.dataset(unasked), CompleteParts, policies, plan, wave)
+    programs = _union(completed, rounds.dataset(to_judge))
+    return _map(programs, JudgeRolloutParts, _sandbox_pool(plan), plan, wave)
+
+
+def _ask_ahead(*arguments: Any) -> None:
+    """See `ask_ahead`. Raises StageFailed before any actor starts."""
+    try:
+        ask_ahead(*arguments)
+    except (PolicyError, JournalError) as error:
+        raise StageFailed(str(error)) from error
 
 
 def train(cluster: Cluster, plan: Plan, roles: dict[int, Role], observer: Observer) -> None:
@@ -171,61 +227,166 @@ def _is_trained(directory: str) -> bool:
     return all(there)
 
 
-def score(cluster: Cluster, plan: Plan, roles: dict[int, Role], observer: Observer) -> None:
+def score(
+    cluster: Cluster,
+    plan: Plan,
+    roles: dict[int, Role],
+    observer: Observer,
+    *,
+    retry_quarantined: bool = False,
+) -> None:
     """examples of the validation and test problems -> PRM scores, for every arm."""
     training, parts = plan.config.training, held_out_parts(roles)
-    with _working_on([plan.scores(arm) for arm in training.arms], parts, observer) as missing:
-        if not any(missing):
-            return
-        pool = {
-            "compute": ActorPoolStrategy(min_size=1, max_size=training.workers),
-            "num_cpus": training.cpus_per_worker,
-            "num_gpus": int(training.use_gpu),
-        }
-        cluster.join(CPU=pool["num_cpus"], GPU=pool["num_gpus"])
-        # Arm by arm, so that a worker seldom has to load another model.
-        rows = [
-            {"part": part, "arm": arm.name}
-            for arm, of_arm in zip(training.arms, missing, strict=True)
-            for part in of_arm
-        ]
-        _drain(_map(_rows(rows), ScoreParts, pool, plan))
+    work = [(plan.scores(arm), parts) for arm in training.arms]
+    with _working_on(work, observer, retry_quarantined) as rounds:
+        for missing in rounds:
+            pool = {
+                "compute": ActorPoolStrategy(min_size=1, max_size=training.workers),
+                "num_cpus": training.cpus_per_worker,
+                "num_gpus": int(training.use_gpu),
+            }
+            cluster.join(CPU=pool["num_cpus"], GPU=pool["num_gpus"])
+            # Arm by arm, so that a worker seldom has to load another model.
+            rows = [
+                {"part": part, "arm": arm.name}
+                for arm, of_arm in zip(training.arms, missing, strict=True)
+                for part in of_arm
+            ]
+            rounds.drain(_map(rounds.rows(rows), ScoreParts, pool, plan))
 
 
 # --- the wiring ----------------------------------------------------------------------------------
 
 
+class Rounds:
+    """What is missing of some stages: once, and again when actors died for good in between.
+
+    A poisonous problem takes a bounded number of workers with it until it is quarantined, but many
+    of them may take more than one actor has lives. Every round must get somewhere: make a part, or
+    learn of a death that is then not repeated.
+    """
+
+    def __init__(
+        self,
+        work: Sequence[tuple[StageStore[Any], Sequence[int]]],
+        observer: Observer,
+        retry_quarantined: bool,
+    ) -> None:
+        self._surveys = [(Survey(stage), parts) for stage, parts in work]
+        self._observer = observer
+        self._retry = retry_quarantined
+        self._retried: list[set[int]] = [set() for _ in work]
+        self._told: set[str] = set()
+        self._died: ray.exceptions.RayError | None = None
+        self._next = self._missing(self._retry)
+
+    def __iter__(self) -> Iterator[list[list[int]]]:
+        while any(self._next):
+            before = self._next, self._deaths()
+            self._died = None
+            yield self._next
+            if self._died is None:
+                return
+            self._next = self._missing(retry=False)
+            if (self._next, self._deaths()) == before:
+                raise StageFailed(f"an actor failed: {_root_cause(self._died)}") from self._died
+            self._observer.note(f"going on in new actors: {_root_cause(self._died)}")
+
+    @property
+    def anything(self) -> bool:
+        """Whether there is anything to do."""
+        return any(self._next)
+
+    @property
+    def surveys(self) -> list[tuple[Survey, Sequence[int]]]:
+        return self._surveys
+
+    def rows(self, rows: Sequence[Row]) -> Dataset | None:
+        """One row per block, so that each is a task of its own."""
+        if not rows:
+            return None
+        context = DataContext.get_current()
+        context.enable_progress_bars = False
+        context.execution_options.preserve_order = False
+        common = {"error": "", "run": _RUN, "retry": self._retry}
+        return ray.data.from_items([row | common for row in rows], override_num_blocks=len(rows))
+
+    def dataset(self, parts: Sequence[int]) -> Dataset | None:
+        return self.rows([{"part": part} for part in parts])
+
+    def drain(self, dataset: Dataset | None) -> None:
+        """Run the pipeline to its end. Raises StageFailed if a part could not be made."""
+        if dataset is None:
+            return
+        try:
+            failed = [row for row in dataset.iter_rows() if row["error"]]
+        except ray.exceptions.RayError as error:
+            self._died = error
+            return
+        if failed:
+            reasons = sorted({row["error"] for row in failed})
+            raise StageFailed(
+                f"{len(failed)} parts could not be made (the others are kept; run again to "
+                "resume):\n" + "\n".join(reasons[:3])
+            )
+
+    def tell_quarantined(self) -> None:
+        """Name the problems that the stages had to give up."""
+        for survey, parts in self._surveys:
+            named = [
+                f"quarantined in {survey.stage.name}: problem {entry.problem_id}: {entry.told}"
+                for part in survey.summaries(parts).values()
+                for entry in part.quarantined
+            ]
+            for line in named[:_NAMED]:
+                self._observer.note(line)
+            if len(named) > _NAMED:
+                self._observer.note(f"... and {len(named) - _NAMED} more: see jobs.status")
+
+    def _missing(self, retry: bool) -> list[list[int]]:
+        missing: list[list[int]] = []
+        for (survey, parts), retried in zip(self._surveys, self._retried, strict=True):
+            todo, damaged = survey.missing(parts)
+            if retry:
+                again = survey.missing(parts, retry_quarantined=True)[0]
+                retried.update(set(again) - set(todo))
+                todo = again
+            else:  # those whose retry was cut short
+                todo = sorted({*todo, *deaths(survey.stage, retried)})
+            missing.append(todo)
+            for damage in damaged:
+                if damage not in self._told:
+                    self._told.add(damage)
+                    self._observer.note(f"redone: {damage}")
+        return missing
+
+    def _deaths(self) -> list[dict[int, bytes]]:
+        pairs = zip(self._surveys, self._next, strict=True)
+        return [deaths(survey.stage, missing) for (survey, _), missing in pairs]
+
+
+_NAMED = 10
+
+
 @contextmanager
 def _working_on(
-    stages: Sequence[StageStore[Any]], parts: Sequence[int], observer: Observer
-) -> Iterator[list[list[int]]]:
+    work: Sequence[tuple[StageStore[Any], Sequence[int]]],
+    observer: Observer,
+    retry_quarantined: bool,
+) -> Iterator[Rounds]:
     """Lock the stages, say which of their parts are missing, and report them as they come."""
+    rounds = Rounds(work, observer, retry_quarantined)
     with ExitStack() as stack:
-        missing: list[list[int]] = []
-        for stage in stages:
-            todo, damaged = missing_parts(stage, parts)
-            for damage in damaged:
-                observer.note(f"redone: {damage}")
-            missing.append(todo)
-        if any(missing):  # a part made again takes those of the later stages along
-            for stage in stages:
-                stack.enter_context(stage_lock(stage.directory))
-        stack.enter_context(watched(observer, [(stage, parts) for stage in stages]))
-        yield missing
-
-
-def _rows(rows: Sequence[Row]) -> Dataset | None:
-    """One row per block, so that each is a task of its own."""
-    if not rows:
-        return None
-    context = DataContext.get_current()
-    context.enable_progress_bars = False
-    context.execution_options.preserve_order = False
-    return ray.data.from_items([row | {"error": ""} for row in rows], override_num_blocks=len(rows))
-
-
-def _dataset(parts: Sequence[int]) -> Dataset | None:
-    return _rows([{"part": part} for part in parts])
+        if rounds.anything:  # a part made again takes those of the later stages along
+            for survey, _ in rounds.surveys:
+                stack.enter_context(stage_lock(survey.stage.directory))
+        try:
+            with watched(observer, rounds.surveys):
+                yield rounds
+        finally:
+            for survey, _ in rounds.surveys:
+                survey.save()
+        rounds.tell_quarantined()
 
 
 def _union(first: Dataset | None, second: Dataset | None) -> Dataset | None:
@@ -275,23 +436,6 @@ def _say_if_no_slots(observer: Observer) -> None:
         observer.note(
             "no node with `docker` slots is up yet: waiting for the autoscaler, or for "
             """`ray start --address ... --resources '{"docker": 4}'` beside a Docker engine"""
-        )
-
-
-def _drain(dataset: Dataset | None) -> None:
-    """Run the pipeline to its end. Raises StageFailed if an actor could not start or kept dying,
-    or a part could not be made."""
-    if dataset is None:
-        return
-    try:
-        failed = [row for row in dataset.iter_rows() if row["error"]]
-    except ray.exceptions.RayError as error:
-        raise StageFailed(f"an actor failed: {_root_cause(error)}") from error
-    if failed:
-        reasons = sorted({row["error"] for row in failed})
-        raise StageFailed(
-            f"{len(failed)} parts could not be made (the others are kept; run again to resume):\n"
-            + "\n".join(reasons[:3])
         )
 
 

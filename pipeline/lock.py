@@ -15,9 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 
-import fsspec
-
-from pipeline.files import StoreError, exists, write_atomically
+from pipeline.files import StoreError, delete, read_bytes, write_atomically
 
 HEARTBEAT_S = 5.0
 SETTLE_S = 0.2  # longer than a read and a write take
@@ -75,8 +73,7 @@ def stage_lock(directory: str) -> Iterator[None]:
         heartbeat.join()
         with suppress(OSError):
             if is_mine():
-                filesystem, name = fsspec.core.url_to_fs(path)
-                filesystem.rm_file(name)
+                delete(path)
 
 
 def _acquire(path: str, mine: Holder) -> None:
@@ -97,13 +94,13 @@ def _acquire(path: str, mine: Holder) -> None:
 
 def read_holder(path: str) -> Holder | None:
     """Who holds the lock file at `path`; None where nobody does."""
-    if not exists(path):
+    data = read_bytes(path)
+    if data is None:
         return None
     try:
-        with fsspec.open(path, "rb") as file:
-            return Holder(**json.load(file))  # pyright: ignore[reportArgumentType]
-    except (FileNotFoundError, ValueError, TypeError):
-        return None  # released just now, or not a lock that we wrote
+        return Holder(**json.loads(data))
+    except (ValueError, TypeError):
+        return None  # not a lock that we wrote
 
 
 def _encode(holder: Holder) -> bytes:

@@ -70,7 +70,8 @@ def run_facts(plan: Plan, roles: dict[int, Role]) -> RunFacts:
         rollout
         for part, role in roles.items()
         if role in plan.config.rollouts.roles
-        for rollout in plan.rollouts.read(part)
+        for wave in plan.waves
+        for rollout in wave.rollouts.read(part)
     ]
     counts["rollouts"] = len(rollouts)
     counts["rejected rollouts"] = sum(rollout.status is None for rollout in rollouts)

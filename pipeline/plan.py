@@ -18,7 +18,7 @@ from typing import Any
 
 import fsspec
 
-from pipeline import schemas
+from pipeline import early_stop, schemas
 from pipeline.config import (
     SCALE_MODEL,
     ArmConfig,
@@ -70,6 +70,19 @@ class InputMissing(Exception):
 
 
 @dataclass(frozen=True)
+class Wave:
+    """One round of rollouts: the `indices` of each step that the waves before left undecided."""
+
+    indices: range
+    completions: StageStore[Completion]
+    rollouts: StageStore[Rollout]
+
+    @property
+    def stages(self) -> tuple[StageStore[Any], ...]:
+        return self.completions, self.rollouts
+
+
+@dataclass(frozen=True)
 class Plan:
     """The stages of one run."""
 
@@ -78,12 +91,22 @@ class Plan:
     policy_fingerprint: str  # of the small policy; meaningless without one
     solutions: StageStore[Solution]
     verdicts: StageStore[ProgramVerdict]
-    completions: StageStore[Completion]
-    rollouts: StageStore[Rollout]
+    waves: "tuple[Wave, ...]"
+    """Completions and rollouts; one wave unless rollouts stop early."""
     truths: StageStore[StepTruth] | None
     examples: StageStore[Example]
     trained_on: str = ""
     """Digest of the examples that the PRMs are trained on; known once they are there."""
+
+    @property
+    def completions(self) -> StageStore[Completion]:
+        """Of the first wave: of every intermediate step."""
+        return self.waves[0].completions
+
+    @property
+    def rollouts(self) -> StageStore[Rollout]:
+        """Of the first wave: of every intermediate step."""
+        return self.waves[0].rollouts
 
     @property
     def knows_truth(self) -> bool:
@@ -219,7 +242,7 @@ def make_plan(config: PipelineConfig) -> Plan:
     ) -> StageStore[Any]:
         decides = fingerprint(
             stage=name,
-            logic=LOGIC_VERSIONS[name],
+            logic=LOGIC_VERSIONS[name.partition("-")[0]],
             schema=schema.version,
             inputs={each.name: each.fingerprint for each in inputs},
             options=options,
@@ -254,22 +277,38 @@ def make_plan(config: PipelineConfig) -> Plan:
         "memory_mb": config.sandbox.memory_mb,
     }
     verdicts = stage("verdicts", schemas.PROGRAM_VERDICT, (problems, solutions), sandbox=sandbox)
-    completions = stage(
-        "completions",
-        schemas.COMPLETION,
-        (problems, solutions),
-        policy=_version(config.rollouts.policy or config.policy, policy_fingerprint),
-        samples=config.rollouts.samples,
-    )
-    rollouts = stage("rollouts", schemas.ROLLOUT, (problems, completions), sandbox=sandbox)
+    waves: list[Wave] = []
+    for indices in early_stop.waves(config.rollouts.samples, config.rollouts.early_stop):
+        number = f"-{len(waves) + 1}" if waves else ""
+        rule = config.rollouts.early_stop
+        completions = stage(
+            f"completions{number}",
+            schemas.COMPLETION,
+            (problems, solutions, *(wave.rollouts for wave in waves)),
+            policy=_version(config.rollouts.policy or config.policy, policy_fingerprint),
+            samples=indices.stop,
+            # What the first wave holds, a run with so few samples has too.
+            **(
+                {"of": config.rollouts.samples, "rule": rule.model_dump()} if waves and rule else {}
+            ),
+        )
+        rollouts = stage(
+            f"rollouts{number}", schemas.ROLLOUT, (problems, completions), sandbox=sandbox
+        )
+        waves.append(Wave(indices, completions, rollouts))
     truths = None
     if isinstance(config.problems, ScaleModelProblems):
         truths = stage("truths", schemas.STEP_TRUTH, (problems, solutions), sandbox=sandbox)
     examples = stage(
         "examples",
         schemas.EXAMPLE,
-        (problems, solutions, verdicts, rollouts, *([truths] if truths else [])),
+        (
+            *(problems, solutions, verdicts),
+            *(wave.rollouts for wave in waves),
+            *([truths] if truths else []),
+        ),
         labelled_roles=sorted(config.rollouts.roles),
+        **({"own_ending": True} if config.rollouts.own_ending else {}),
     )
     return Plan(
         config=config,
@@ -277,8 +316,7 @@ def make_plan(config: PipelineConfig) -> Plan:
         policy_fingerprint=policy_fingerprint,
         solutions=solutions,
         verdicts=verdicts,
-        completions=completions,
-        rollouts=rollouts,
+        waves=tuple(waves),
         truths=truths,
         examples=examples,
     )

@@ -4,10 +4,10 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 from pipeline.files import StoreError
-from pipeline.store import DamagedPart, StageStore
+from pipeline.survey import Survey
 
 POLL_S = 0.5
 
@@ -39,30 +39,23 @@ class Observer(Protocol):
 
 @contextmanager
 def watched(
-    observer: Observer, watched_parts: Sequence[tuple[StageStore[Any], Sequence[int]]]
+    observer: Observer, watched_parts: Sequence[tuple[Survey, Sequence[int]]]
 ) -> Iterator[None]:
     """Report the parts of the given stages as they appear in the store, from files alone: whoever
     writes them, on whichever machine, needs no way to report."""
     stopped = threading.Event()
-    rows: dict[tuple[StageStore[Any], int], int] = {}
 
     def look() -> None:
         found: dict[str, Progress] = {}
-        for stage, indices in watched_parts:
-            wanted = set(indices)
-            for index in wanted.intersection(stage.done()):
-                # A damaged part has no readable footer; it is redone, then it counts.
-                with suppress(DamagedPart):
-                    if (stage, index) not in rows:
-                        rows[stage, index] = stage.count_rows(index)
-            counts = [rows[stage, index] for index in wanted if (stage, index) in rows]
-            so_far = found.get(stage.name, Progress(stage.name, 0, 0, "parts"))
-            found[stage.name] = Progress(
-                stage.name,
-                so_far.done + len(counts),
-                so_far.total + len(wanted),
+        for survey, indices in watched_parts:
+            name, there = survey.stage.name, survey.summaries(indices)
+            so_far = found.get(name, Progress(name, 0, 0, "parts"))
+            found[name] = Progress(
+                name,
+                so_far.done + len(there),
+                so_far.total + len(set(indices)),
                 "parts",
-                so_far.rows + sum(counts),
+                so_far.rows + sum(part.rows for part in there.values()),
             )
         for progress in found.values():
             observer.progress(progress)

@@ -1,11 +1,12 @@
 """Solutions to step labels by Monte-Carlo rollouts (Math-Shepherd, arXiv 2312.08935).
 
 The label of a step estimates P(the policy, going on from the step's prefix, ends in a program that
-passes): `samples` completions of the prefix are executed, `passed / trials` of them are right.
+passes): completions of the prefix are executed, `passed / trials` of them are right. How many there
+are, and whether a step may do with fewer than others, is the caller's to say (`early_stop.py`).
 Two solutions with the same prefix are rolled out separately: their labels stay independent.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from pipeline.answers import join_completion
 from pipeline.config import PromptStyle
@@ -36,25 +37,29 @@ async def complete_prefixes(
     version: PolicyVersion,
     problems: Sequence[Problem],
     solutions: Sequence[Solution],
-    samples: int,
+    indices: range,
     style: PromptStyle,
+    decided: Collection[str] = (),
 ) -> list[Completion]:
-    """`samples` completions of every intermediate step, in the order of solutions, steps, samples.
+    """The completions `indices` of every intermediate step that is not `decided`, in the order of
+    solutions, steps, indices.
 
-    `problems` holds at least those of the solutions. A completion that rewrote its prefix, was
-    refused or holds no code has an empty `code`. Raises PolicyError, and ValueError where the style
-    cannot ask this policy for completions.
+    `problems` holds at least those of the solutions, `decided` ids of steps. A completion that
+    rewrote its prefix, was refused or holds no code has an empty `code`. Raises PolicyError, and
+    ValueError where the style cannot ask this policy for completions.
     """
     by_id = {problem.problem_id: problem for problem in problems}
     requests: list[PolicyRequest] = []
     asked: dict[str, tuple[Solution, str]] = {}
     for solution in solutions:
         for step in intermediate_steps(solution):
+            if step.step_id in decided:
+                continue
             head = prefix(solution.code, step)
             prompt = completion_prompt(
                 by_id[solution.problem_id], head, style, continued=policy.continues_prefill
             )
-            requests.append(PolicyRequest(step.step_id, prompt, tuple(range(samples))))
+            requests.append(PolicyRequest(step.step_id, prompt, tuple(indices)))
             asked[step.step_id] = (solution, head)
     return [
         to_completion(*asked[response.key], version, response, continued=policy.continues_prefill)
@@ -85,6 +90,24 @@ def to_completion(
         completion_tokens=response.completion_tokens,
         cost_usd=response.cost_usd,
     )
+
+
+def with_own_endings(
+    labels: Iterable[StepLabel], steps_of: Mapping[str, Sequence[Step]], passed: Collection[str]
+) -> list[StepLabel]:
+    """The labels with each solution's own ending counted as one more rollout of its prefixes.
+
+    `steps_of` maps a solution's id to all its steps; `passed` holds the ids of those that pass. The
+    last step gets none: its prefix is the whole program.
+    """
+    of_step = {label.step_id: label for label in labels}
+    counted: list[StepLabel] = []
+    for solution_id, steps in steps_of.items():
+        for step in steps[:-1]:
+            label = of_step.get(step.step_id, StepLabel(step.step_id, 0, 0))
+            more = solution_id in passed
+            counted.append(StepLabel(step.step_id, label.passed + more, label.trials + 1))
+    return counted
 
 
 def count_labels(rollouts: Iterable[Rollout]) -> list[StepLabel]:

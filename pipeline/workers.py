@@ -5,16 +5,20 @@ worker never raises: an exception would stop every other part of the stage, so i
 driver as text and is told when all that could be done is done.
 """
 
+import asyncio
 import traceback
-from collections.abc import Callable, Iterable
-from typing import Any
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any
 
 from pipeline import examples, execution, rollouts, sampling
 from pipeline.config import ArmConfig, PolicyConfig
+from pipeline.early_stop import decided_steps, stopping_region
 from pipeline.functions import split_steps
-from pipeline.plan import Plan
+from pipeline.plan import Plan, Wave
 from pipeline.policies import open_policy
-from pipeline.prm.scoring import Scorer
+from pipeline.quarantine import Slice, Tries
 from pipeline.records import (
     Completion,
     Example,
@@ -24,17 +28,23 @@ from pipeline.records import (
     ScoredSolution,
     Solution,
     Step,
+    StepLabel,
     StepTruth,
 )
 from pipeline.scale_model.truth import complete_with_reference
-from pipeline.store import PartSummary, StageStore
+from pipeline.store import Quarantined, QuarantineReason, StageStore
 from sandbox.actor import SandboxActor
+from sandbox.protocol import Program, Status, Verdict
+
+if TYPE_CHECKING:
+    from pipeline.prm.scoring import Scorer
 
 Row = dict[str, Any]
+"""`part`; `error`, empty while all is well; `run`, which names the run of the driver; `retry`:
+whether quarantined problems get another chance."""
 
-
-Make = Callable[[int], Iterable[Any]]
-"""The rows of one part, by its number. May raise anything."""
+Make = Callable[[Slice], Iterable[Any]]
+"""The rows of a part, or of one problem of it. May raise anything."""
 
 
 class PartWorker:
@@ -55,11 +65,25 @@ class PartWorker:
         try:
             if not row["error"]:
                 for stage, make in self.stages(row):
-                    if not isinstance(stage.inspect(row["part"]), PartSummary):
-                        stage.write(row["part"], make(row["part"]))
+                    self._make(row, stage, make)
         except Exception as error:  # noqa: BLE001 - whatever it is, the driver tells it
             return row | {"error": _told(error)}
         return row
+
+    def blamed(self, piece: Slice, rows: Sequence[Any]) -> Sequence[Quarantined]:
+        """The problems whose rows could be made in name only."""
+        return ()
+
+    def _make(self, row: Row, stage: StageStore[Any], make: Make) -> None:
+        tries = _tries(self.plan, row, stage, self.blamed)
+        while (piece := tries.next()) is not None:
+            tries.begin(piece)
+            try:
+                rows = list(make(piece))
+            except Exception as error:  # noqa: BLE001 - `failed` raises what is not the rows' fault
+                tries.failed(piece, error)
+            else:
+                tries.made(piece, rows)
 
 
 class PolicyWorker:
@@ -70,18 +94,66 @@ class PolicyWorker:
         self.policy = open_policy(policy, plan.journal_directory)
         self.style = policy.prompt
         self.stage = stage
+        self.turns = Turns()
 
-    async def ask(self, part: int) -> Iterable[Any]:
-        """The rows of one part. May raise anything."""
+    async def ask(self, piece: Slice) -> Iterable[Any]:
+        """The rows of a part, or of one problem of it. May raise anything."""
         raise NotImplementedError
 
     async def __call__(self, row: Row) -> Row:
         try:
-            if not isinstance(self.stage.inspect(row["part"]), PartSummary):
-                self.stage.write(row["part"], await self.ask(row["part"]))
+            tries = _tries(self.plan, row, self.stage)
+            while (piece := tries.next()) is not None:
+                async with self.turns.alone() if piece.alone else self.turns.shared():
+                    tries.begin(piece)
+                    try:
+                        rows = await self.ask(piece)
+                    except Exception as error:  # noqa: BLE001 - see PartWorker
+                        tries.failed(piece, error)
+                    else:
+                        tries.made(piece, rows)
         except Exception as error:  # noqa: BLE001 - see PartWorker
             return row | {"error": _told(error)}
         return row
+
+
+class Turns:
+    """Parts made whole share a worker; a problem that may kill it is tried alone, so that no other
+    is blamed. Whoever waits to be alone goes before those who come later."""
+
+    def __init__(self) -> None:
+        self._changed = asyncio.Condition()
+        self._sharing = 0
+        self._waiting_to_be_alone = 0
+        self._taken = False
+
+    @asynccontextmanager
+    async def shared(self) -> AsyncIterator[None]:
+        async with self._changed:
+            await self._changed.wait_for(lambda: not self._taken and not self._waiting_to_be_alone)
+            self._sharing += 1
+        try:
+            yield
+        finally:
+            async with self._changed:
+                self._sharing -= 1
+                self._changed.notify_all()
+
+    @asynccontextmanager
+    async def alone(self) -> AsyncIterator[None]:
+        async with self._changed:
+            self._waiting_to_be_alone += 1
+            try:
+                await self._changed.wait_for(lambda: not self._taken and not self._sharing)
+                self._taken = True
+            finally:
+                self._waiting_to_be_alone -= 1
+        try:
+            yield
+        finally:
+            async with self._changed:
+                self._taken = False
+                self._changed.notify_all()
 
 
 class SampleParts(PolicyWorker):
@@ -90,31 +162,44 @@ class SampleParts(PolicyWorker):
     def __init__(self, plan: Plan) -> None:
         super().__init__(plan, plan.sampling_policy(), plan.solutions)
 
-    async def ask(self, part: int) -> list[Solution]:
+    async def ask(self, piece: Slice) -> list[Solution]:
         return await sampling.sample_solutions(
             self.policy,
             self.plan.sampling_version(),
-            self.plan.problems.read(part),
+            piece.read(self.plan.problems),
             self.plan.config.sampling.samples,
             self.style,
         )
 
 
 class CompleteParts(PolicyWorker):
-    """Function prefixes -> completions."""
+    """Function prefixes -> completions, of one wave."""
 
-    def __init__(self, plan: Plan) -> None:
-        super().__init__(plan, plan.rollout_policy(), plan.completions)
+    def __init__(self, plan: Plan, wave: int) -> None:
+        super().__init__(plan, plan.rollout_policy(), plan.waves[wave].completions)
+        self.wave = wave
+        rule, samples = plan.config.rollouts.early_stop, plan.config.rollouts.samples
+        self.region = stopping_region(samples, rule) if rule is not None else frozenset()
 
-    async def ask(self, part: int) -> list[Completion]:
+    async def ask(self, piece: Slice) -> list[Completion]:
+        left_out = _given_up(self.earlier, piece.part)
         return await rollouts.complete_prefixes(
             self.policy,
             self.plan.rollout_version(),
-            self.plan.problems.read(part),
-            self.plan.solutions.read(part),
-            self.plan.config.rollouts.samples,
+            piece.read(self.plan.problems),
+            [s for s in piece.read(self.plan.solutions) if s.problem_id not in left_out],
+            self.plan.waves[self.wave].indices,
             self.style,
+            self.decided(piece.part),
         )
+
+    @property
+    def earlier(self) -> list[StageStore[Any]]:
+        return [stage for wave in self.plan.waves[: self.wave] for stage in wave.stages]
+
+    def decided(self, part: int) -> set[str]:
+        """The steps that the waves before this one left nothing to ask of."""
+        return decided_steps(_labels(self.plan.waves[: self.wave], part), self.region)
 
 
 class SandboxWorker(PartWorker):
@@ -125,6 +210,38 @@ class SandboxWorker(PartWorker):
         self.memory_mb = plan.config.sandbox.memory_mb
         self.sandbox = SandboxActor(plan.config.sandbox.isolation, plan.config.sandbox.image)
 
+    def judge_all(self, programs: Sequence[Program]) -> list[Verdict]:
+        """The sandbox's verdicts. Programs that it failed on are judged once more after the
+        others, one by one: a container that was brought down by a neighbour is not their fault."""
+        verdicts = self.sandbox.judge_all(programs)
+        return [
+            self.sandbox.judge(program) if verdict.status is Status.INFRA else verdict
+            for program, verdict in zip(programs, verdicts, strict=True)
+        ]
+
+    def blamed(self, piece: Slice, rows: Sequence[Any]) -> Sequence[Quarantined]:
+        failed = [row for row in rows if _status(row) is Status.INFRA]
+        if not failed:
+            return ()
+        problem_of = {c.step_id: c.problem_id for c in self._completions(piece.part, failed)}
+        counts = Counter(
+            row.problem_id if isinstance(row, ProgramVerdict) else problem_of[row.step_id]
+            for row in failed
+        )
+        return [
+            Quarantined(
+                problem_id,
+                QuarantineReason.INFRA,
+                f"the sandbox failed on {count} of its programs; they are no labels",
+            )
+            for problem_id, count in sorted(counts.items())
+        ]
+
+    def _completions(self, part: int, failed: Sequence[Any]) -> Sequence[Completion]:
+        if all(isinstance(row, ProgramVerdict) for row in failed):
+            return ()
+        return self.plan.completions.read(part)
+
 
 class JudgeSolutionParts(SandboxWorker):
     """Solutions -> verdicts."""
@@ -132,37 +249,43 @@ class JudgeSolutionParts(SandboxWorker):
     def stages(self, row: Row) -> list[tuple[StageStore[Any], Make]]:
         return [(self.plan.verdicts, self.verdicts)]
 
-    def verdicts(self, part: int) -> list[ProgramVerdict]:
+    def verdicts(self, piece: Slice) -> list[ProgramVerdict]:
         return execution.judge_solutions(
-            self.sandbox.judge_all,
+            self.judge_all,
             self.sandbox.isolation,
-            self.plan.problems.read(part),
-            self.plan.solutions.read(part),
+            piece.read(self.plan.problems),
+            piece.read(self.plan.solutions),
             self.memory_mb,
         )
 
 
 class JudgeRolloutParts(SandboxWorker):
-    """Completions -> rollouts, and where references are known, prefixes -> truths."""
+    """Completions -> rollouts, of one wave; beside the first, where references are known, prefixes
+    -> truths."""
+
+    def __init__(self, plan: Plan, wave: int) -> None:
+        super().__init__(plan)
+        self.wave = plan.waves[wave]
+        self.truths_stage = plan.truths if wave == 0 else None
 
     def stages(self, row: Row) -> list[tuple[StageStore[Any], Make]]:
-        truths = [(self.plan.truths, self.truths)] if self.plan.truths is not None else []
-        return [(self.plan.rollouts, self.rollouts), *truths]
+        truths = [(self.truths_stage, self.truths)] if self.truths_stage is not None else []
+        return [(self.wave.rollouts, self.rollouts), *truths]
 
-    def rollouts(self, part: int) -> list[Rollout]:
+    def rollouts(self, piece: Slice) -> list[Rollout]:
         return execution.judge_rollouts(
-            self.sandbox.judge_all,
-            self.plan.problems.read(part),
-            self.plan.completions.read(part),
+            self.judge_all,
+            piece.read(self.plan.problems),
+            piece.read(self.wave.completions),
             self.memory_mb,
         )
 
-    def truths(self, part: int) -> list[StepTruth]:
-        solutions = self.plan.solutions.read(part)
+    def truths(self, piece: Slice) -> list[StepTruth]:
+        solutions = piece.read(self.plan.solutions)
         return execution.judge_truth(
-            self.sandbox.judge_all,
+            self.judge_all,
             complete_with_reference,
-            self.plan.problems.read(part),
+            piece.read(self.plan.problems),
             _steps_of(solutions),
             solutions,
             self.memory_mb,
@@ -179,19 +302,33 @@ class JoinParts(PartWorker):
     def stages(self, row: Row) -> list[tuple[StageStore[Any], Make]]:
         return [(self.plan.examples, self.examples)]
 
-    def examples(self, part: int) -> list[Example]:
-        plan, role = self.plan, self.roles[part]
-        solutions = plan.solutions.read(part)
+    def examples(self, piece: Slice) -> list[Example]:
+        plan, part, role = self.plan, piece.part, self.roles[piece.part]
+        left_out = self.left_out(part)
+        solutions = [s for s in piece.read(plan.solutions) if s.problem_id not in left_out]
+        steps_of, verdicts = _steps_of(solutions), plan.verdicts.read(part)
         labelled = role in plan.config.rollouts.roles
+        labels = _labels(plan.waves, part) if labelled else []
+        if labelled and plan.config.rollouts.own_ending:
+            passed = {v.program_id for v in verdicts if v.verdict.status is Status.AC}
+            labels = rollouts.with_own_endings(labels, steps_of, passed)
         return examples.build_examples(
             role,
             plan.problems.read(part),
             solutions,
-            plan.verdicts.read(part),
-            _steps_of(solutions),
-            rollouts.count_labels(plan.rollouts.read(part)) if labelled else (),
+            verdicts,
+            steps_of,
+            labels,
             plan.truths.read(part) if plan.truths and labelled else None,
         )
+
+    def left_out(self, part: int) -> set[str]:
+        """The problems of which something is missing: a stage before this had to give them up."""
+        stages: list[StageStore[Any]] = [self.plan.verdicts]
+        if self.roles[part] in self.plan.config.rollouts.roles:
+            stages += [stage for wave in self.plan.waves for stage in wave.stages]
+            stages += [self.plan.truths] if self.plan.truths else []
+        return _given_up(stages, part)
 
 
 class ScoreParts(PartWorker):
@@ -204,13 +341,57 @@ class ScoreParts(PartWorker):
 
     def stages(self, row: Row) -> list[tuple[StageStore[Any], Make]]:
         arm = self.arms[row["arm"]]
-        return [(self.plan.scores(arm), lambda part: self.scores(arm, part))]
+        return [(self.plan.scores(arm), lambda piece: self.scores(arm, piece))]
 
-    def scores(self, arm: ArmConfig, part: int) -> list[ScoredSolution]:
+    def scores(self, arm: ArmConfig, piece: Slice) -> list[ScoredSolution]:
+        # torch and transformers take seconds to import, which the other workers start without.
+        from pipeline.prm.scoring import Scorer
+
         if self.loaded is None or self.loaded[0] != arm.name:
             self.loaded = None  # before the next is loaded: two may not fit
             self.loaded = (arm.name, Scorer(self.plan.prm_model(arm)))
-        return self.loaded[1].score(self.plan.examples.read(part))
+        return self.loaded[1].score(piece.read(self.plan.examples))
+
+
+def _tries(
+    plan: Plan,
+    row: Row,
+    stage: StageStore[Any],
+    blamed: Callable[[Slice, Sequence[Any]], Sequence[Quarantined]] | None = None,
+) -> Tries:
+    return Tries(
+        stage,
+        row["part"],
+        row["run"],
+        lambda: [problem.problem_id for problem in plan.problems.read(row["part"])],
+        retry=row["retry"],
+        blamed=blamed,
+    )
+
+
+def _status(row: Any) -> Status | None:
+    """How executing a row's program ended; None where a row is about no single execution."""
+    match row:
+        case ProgramVerdict():
+            return row.verdict.status
+        case Rollout():
+            return row.status
+        case _:
+            return None
+
+
+def _labels(waves: Iterable[Wave], part: int) -> list[StepLabel]:
+    return rollouts.count_labels(row for wave in waves for row in wave.rollouts.read(part))
+
+
+def _given_up(stages: Iterable[StageStore[Any]], part: int) -> set[str]:
+    """The problems whose rows one of the stages had to leave out."""
+    return {
+        entry.problem_id
+        for stage in stages
+        for entry in stage.quarantined(part)
+        if entry.reason is not QuarantineReason.INFRA
+    }
 
 
 def _steps_of(solutions: Iterable[Solution]) -> dict[str, list[Step]]:

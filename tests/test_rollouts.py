@@ -5,9 +5,15 @@ import asyncio
 import pytest
 
 from pipeline.config import PromptStyle
+from pipeline.functions import split_steps
 from pipeline.policies.protocol import PolicyResponse
 from pipeline.records import Completion, FinishReason, Rollout, Solution, StepLabel
-from pipeline.rollouts import complete_prefixes, count_labels, intermediate_steps
+from pipeline.rollouts import (
+    complete_prefixes,
+    count_labels,
+    intermediate_steps,
+    with_own_endings,
+)
 from pipeline.sampling import to_solution
 from sandbox.protocol import Status
 from tests.scripted import VERSION, Scripted, problem
@@ -21,8 +27,11 @@ def solution(code: str, index: int = 0) -> Solution:
     return to_solution(problem(), VERSION, response, BARE)
 
 
-def complete(policy, *solutions: Solution, samples=2, style=COF) -> list[Completion]:
-    return asyncio.run(complete_prefixes(policy, VERSION, [problem()], solutions, samples, style))
+def complete(policy, *solutions: Solution, style=COF, **which) -> list[Completion]:
+    indices, decided = which.get("indices", range(2)), which.get("decided", ())
+    return asyncio.run(
+        complete_prefixes(policy, VERSION, [problem()], solutions, indices, style, decided)
+    )
 
 
 def test_a_last_step_needs_no_rollouts():
@@ -43,6 +52,17 @@ def test_every_intermediate_prefix_is_completed_in_order():
     assert [c.code for c in completions] == [
         *(FIRST + "# 0\n", FIRST + "# 1\n"),
         *(FIRST + SECOND + "# 0\n", FIRST + SECOND + "# 1\n"),
+    ]
+
+
+def test_a_later_wave_asks_for_further_completions_of_the_undecided_steps_alone():
+    policy = Scripted(lambda request, index: "", continues_prefill=True)
+    whole = solution(FIRST + SECOND + THIRD)
+    first, second = intermediate_steps(whole)
+    completions = complete(policy, whole, indices=range(2, 4), decided={first.step_id})
+    assert [(c.step_id, c.rollout_index) for c in completions] == [
+        (second.step_id, 2),
+        (second.step_id, 3),
     ]
 
 
@@ -83,3 +103,17 @@ def test_a_step_without_one_judged_rollout_keeps_a_label_without_trials():
     rollouts = [rollout(None, "x"), rollout(Status.AC, "y"), rollout(Status.INFRA, "x", 1)]
     assert count_labels(rollouts) == [StepLabel("x", 0, 0), StepLabel("y", 1, 1)]
     assert count_labels([]) == []
+
+
+def test_an_own_ending_counts_once_for_every_prefix_but_the_whole_program():
+    steps_of = {
+        each.solution_id: split_steps(each.code, each.solution_id)
+        for each in (solution(FIRST + SECOND + THIRD), solution(FIRST + SECOND, 1))
+    }
+    (right, (a, b, _)), (_, (c, _)) = steps_of.items()
+    rolled_out = [StepLabel(a.step_id, 1, 4), StepLabel(c.step_id, 0, 4)]
+    assert with_own_endings(rolled_out, steps_of, passed={right}) == [
+        StepLabel(a.step_id, 2, 5),
+        StepLabel(b.step_id, 1, 1),
+        StepLabel(c.step_id, 0, 5),
+    ]

@@ -19,8 +19,8 @@ from pipeline.store import (
     PartSummary,
     StageStore,
     fingerprint,
-    missing_parts,
 )
+from pipeline.survey import missing_parts
 from sandbox.protocol import Comparator, Isolation, Status, Verdict
 
 ROWS = [StepLabel(f"step-{i:03d}", passed=i % 5, trials=4) for i in range(50)]

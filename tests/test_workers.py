@@ -13,7 +13,7 @@ from sandbox.protocol import Comparator, Isolation, Status, Verdict
 from tests.scripted import VERSION, problem
 
 CODE = "def main(): pass\nmain()\n"
-PART: Row = {"part": 0, "error": ""}
+PART: Row = {"part": 0, "error": "", "run": "r", "retry": False}
 
 
 @pytest.fixture
@@ -64,7 +64,8 @@ def test_a_write_that_fails_becomes_the_rows_error_and_leaves_nothing(plan: Plan
     directory.parent.mkdir(parents=True)
     directory.write_text("a file where the stage's folder should be")
     row = JoinParts(plan, {0: Role.META})(PART)
-    assert "part-00000.arrow: cannot be written" in row["error"]
+    assert plan.examples.directory in row["error"]
+    assert "cannot be written" in row["error"]
     assert plan.examples.inspect(0) is None
 
 
@@ -76,6 +77,6 @@ def test_a_missing_input_becomes_the_rows_error(plan: Plan) -> None:
 
 
 def test_a_row_that_failed_before_is_handed_on_untouched(plan: Plan) -> None:
-    failed: Row = {"part": 0, "error": "the policy gave up"}
+    failed: Row = PART | {"error": "the policy gave up"}
     assert JoinParts(plan, {0: Role.META})(failed) == failed
     assert plan.examples.inspect(0) is None

@@ -27,6 +27,7 @@ from pipeline.config.problems import (
 )
 from pipeline.config.section import SCALE_MODEL, Fraction, Section
 from pipeline.config.stages import (
+    EarlyStop,
     EvaluationConfig,
     PoolConfig,
     RolloutConfig,
@@ -56,6 +57,7 @@ __all__ = [
     "Correction",
     "CorrectionConfig",
     "DateWindow",
+    "EarlyStop",
     "EvaluationConfig",
     "FileProblems",
     "Fraction",

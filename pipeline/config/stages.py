@@ -36,16 +36,45 @@ class SamplingConfig(Section):
     pool: PoolConfig = PoolConfig()
 
 
+class EarlyStop(Section):
+    """When the rollouts of a step may stop before there are `samples` of them; the statistics are
+    in `pipeline/early_stop.py`."""
+
+    first: PositiveInt = 4
+    """Rollouts of every step before any may stop. They are looked at again whenever there are
+    twice as many."""
+    error: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.25
+    """How far passed/trials of a stopped step may be from that of all its rollouts."""
+    risk: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.05
+    """Chance, at most, that a step stops and is further off."""
+
+
 class RolloutConfig(Section):
     """Monte-Carlo completions of the function prefixes of training solutions."""
 
     samples: PositiveInt = 4
     """Rollouts per prefix."""
+    early_stop: EarlyStop | None = None
+    """Fewer rollouts for steps whose label is decided; None: `samples` for every step. In waves:
+    each waits for the one before and starts its own actors, so it pays where rollouts are dear."""
+    own_ending: bool = False
+    """Count the solution's own ending, whose outcome is known, as one more rollout of each of its
+    prefixes. It is a draw of the sampling policy and the same for all steps of a solution, so that
+    their labels come nearer to the outcome, and to each other: off, because that cost selection."""
     roles: tuple[Role, ...] = (Role.TRAIN,)
     """Roles whose solutions are labelled step by step; the meta role needs final labels only."""
     policy: PolicyConfig | None = None
     """Who completes the prefixes; None: the policy that sampled the solutions."""
     pool: PoolConfig = PoolConfig()
+
+    @model_validator(mode="after")
+    def _can_stop_early(self) -> Self:
+        if self.early_stop is not None and self.early_stop.first >= self.samples:
+            raise ValueError(
+                f"early_stop.first ({self.early_stop.first}) must be below samples "
+                f"({self.samples}): there is nothing to stop before"
+            )
+        return self
 
 
 class SandboxConfig(Section):

@@ -1,0 +1,106 @@
+"""A run's status is told from its files alone: while it runs, after it died, by another version."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from jobs import status
+from jobs.run import write_manifest
+from jobs.status import StageStatus, main, run_status
+from pipeline import groundwork, plan
+from pipeline.lock import stage_lock
+from pipeline.plan import Plan
+from pipeline.policies.ledger import Account, Ledger
+from pipeline.records import FinishReason, ProgramVerdict, Solution
+from pipeline.store import Quarantined, QuarantineReason
+from sandbox.protocol import Comparator, Isolation, Status, Verdict
+from tests import scripted_run
+from tests.scripted import VERSION
+
+GIVEN_UP = Quarantined("p001", QuarantineReason.CRASH, "its worker died 2 times")
+
+
+@pytest.fixture
+def half_done(tmp_path: Path) -> Plan:
+    """Eight problems in two parts; the first part is sampled and executed."""
+    scripted_run.write_problems(tmp_path, ["fine"] * 8)
+    plan = scripted_run.plan_of(tmp_path)
+    write_manifest(plan)
+    groundwork.lay_problems(plan, scripted_run.Told())
+    solutions = [
+        Solution(f"s{i}", "p000", VERSION, i, "", "", FinishReason.STOP, 10, 5, 3, 0.25)
+        for i in range(4)
+    ]
+    plan.solutions.write(0, solutions, (GIVEN_UP,))
+    verdicts = [
+        Verdict(kind, 0, 1, 1, 0, "", 0.1, 0.1, 9.0, Isolation.NONE, Comparator.LCB)
+        for kind in (Status.AC, Status.WA, Status.WA, Status.INFRA)
+    ]
+    plan.verdicts.write(
+        0, [ProgramVerdict(f"s{i}", "p000", verdict) for i, verdict in enumerate(verdicts)]
+    )
+    return plan
+
+
+def stages(plan: Plan) -> dict[str, StageStatus]:
+    return {stage.stage: stage for stage in run_status(plan.config.root, "scripted").stages}
+
+
+def test_every_stage_says_what_is_done_and_what_came_of_it(half_done: Plan) -> None:
+    told = stages(half_done)
+    assert (told["problems"].done, told["problems"].total, told["problems"].rows) == (2, 2, 8)
+    assert (told["solutions"].done, told["solutions"].total) == (1, 2)
+    assert (told["solutions"].tokens, told["solutions"].dollars) == (60, 1.0)
+    assert told["solutions"].quarantined == (GIVEN_UP,)
+    assert told["verdicts"].outcomes == {"AC": 1, "INFRA": 1, "WA": 2}
+    assert told["rollouts"].done == 0
+    assert all(stage.working is None for stage in told.values())
+
+
+def test_who_is_at_work_is_told(half_done: Plan) -> None:
+    with stage_lock(half_done.verdicts.directory):
+        assert "pid" in (stages(half_done)["verdicts"].working or "")
+
+
+def test_a_run_of_another_version_is_told_as_it_was(
+    half_done: Plan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = stages(half_done)
+    monkeypatch.setitem(plan.LOGIC_VERSIONS, "problems", 99)
+    assert stages(half_done) == before
+
+
+def test_a_store_that_was_moved_is_read_where_it_is(half_done: Plan, tmp_path: Path) -> None:
+    before = stages(half_done)
+    moved = Path(half_done.config.root).rename(tmp_path / "elsewhere")
+    assert {s.stage: s for s in run_status(str(moved), "scripted").stages} == before
+
+
+def test_a_rate_is_that_of_the_newest_parts_and_tells_the_time_left() -> None:
+    day = 86400.0
+    assert status._parts_per_s([0.0, day, day + 10, day + 20], None) == pytest.approx(2 / 20)
+    assert status._parts_per_s([0.0, 10.0], now=40.0) == pytest.approx(1 / 40)
+    assert status._parts_per_s([0.0], None) is None
+
+
+def test_the_command_prints_a_table_or_json(
+    half_done: Plan, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Ledger(Path(half_done.journal_directory) / "spending").write("me", Account(3.5, 0.0))
+    arguments = ["--root", half_done.config.root, "--name", "scripted"]
+    assert main(arguments) == 0
+    table = capsys.readouterr().out
+    for words in ("solutions", "1/2", "2 WA", "p001", "its worker died", "3.50 dollars"):
+        assert words in table
+    assert main([*arguments, "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["dollars_spent"] == 3.5
+    assert told["stages"][1]["quarantined"][0]["problem_id"] == "p001"
+
+
+def test_a_run_that_is_not_there_is_one_clear_error(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["--root", str(tmp_path), "--name", "nothing"]) == 1
+    assert "no such run" in capsys.readouterr().err
