@@ -11,7 +11,10 @@ from functools import cache
 from pathlib import Path
 
 # In order of import.
-_SHIPPED = ("frames", "nodes", "values", "child", "meter", "syscalls", "watch", "sweep", "runner")
+_SHIPPED = (
+    *("frames", "nodes", "values", "child", "meter", "syscalls", "sweep", "gate", "watch"),
+    "runner",
+)
 
 _LOADER = """
 import sys

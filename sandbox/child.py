@@ -11,7 +11,6 @@ import ctypes
 import gc
 import marshal
 import os
-import resource
 import signal
 import struct
 import sys
@@ -33,6 +32,11 @@ RESULT = b"R"  # what the entry point returned, in the form of `values`
 
 _PR_SET_PDEATHSIG = 1
 _PR_SET_DUMPABLE = 4
+_PR_SET_CHILD_SUBREAPER = 36
+
+# Address space beyond the memory limit. Resident memory decides MLE; reserved but untouched memory
+# (a 512 MB stack for a recursive thread, numpy's arenas) is an honest idiom.
+_RESERVE_MB = 768
 
 _COMMON_MODULES = (
     *("array", "bisect", "cmath", "collections", "copy", "dataclasses", "datetime", "decimal"),
@@ -46,11 +50,24 @@ libc = ctypes.CDLL(None, use_errno=True)
 class Work(NamedTuple):
     """What a test child is to run."""
 
-    code: bytes  # source text, or the marshalled code object that an earlier test reported
-    is_compiled: bool
+    code: bytes | types.CodeType  # source text, or what an earlier test made of it
     entry_point: str | None
     cpu_s: float
     memory_mb: int
+
+    @property
+    def reserve_bytes(self) -> int:
+        """Address space that it may reserve."""
+        return (self.memory_mb + _RESERVE_MB) << 20
+
+
+def adopt_orphans() -> None:
+    """Become a subreaper. Not inherited by a fork, so each generation asks for itself."""
+    libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+
+
+def die_with_parent() -> None:
+    libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
 
 
 def become(
@@ -65,23 +82,20 @@ def become(
     for source, target in ((stdin, 0), (stdout, 1), (null, 2), (channel, CHANNEL)):
         os.dup2(source, target)
     os.closerange(CHANNEL + 1, OPEN_FILES)
-    for hook in _FORK_HOOKS:
-        os.register_at_fork(**hook)
+    global _is_judged
+    _is_judged = True
     if uid is not None:
         # Where memory runs out, the kernel is to take the test and not its stem.
         badness = os.open("/proc/self/oom_score_adj", os.O_WRONLY)
         os.write(badness, b"1000")
         os.close(badness)
-        os.setgroups([])
         os.setresgid(uid, uid, uid)
         os.setresuid(uid, uid, uid)
         # Without it the kernel gives /proc/self to root, and /dev/stdin cannot be opened.
         libc.prctl(_PR_SET_DUMPABLE, 1, 0, 0, 0)
     else:
-        libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)  # no container: no stem, no test
+        die_with_parent()  # no container: no stem, no test
     os.chdir(directory)
-    cpu = int(work.cpu_s) + 1  # the stem's clock is finer: this is the second line
-    resource.setrlimit(resource.RLIMIT_CPU, (cpu, cpu + 1))
     gc.enable()
     code = _compiled(work)
     if work.entry_point is None:
@@ -92,8 +106,8 @@ def become(
 
 
 def _compiled(work: Work) -> types.CodeType:
-    if work.is_compiled:
-        return marshal.loads(work.code)
+    if isinstance(work.code, types.CodeType):
+        return work.code
     try:
         code = compile(work.code, "program.py", "exec", dont_inherit=True)
     except (SyntaxError, ValueError, RecursionError, MemoryError, OverflowError) as error:
@@ -244,7 +258,7 @@ def _import_warm() -> list[dict[str, Any]]:
 
     Returns the fork hooks that the modules wished to register. Between gate, stem and child they
     would do nothing but cost half a millisecond: there is one thread, and `random` is to start from
-    the same state in every test. A child registers them for the forks of its program.
+    the same state in every test.
     """
     hooks: list[dict[str, Any]] = []
     register = os.register_at_fork
@@ -258,5 +272,16 @@ def _import_warm() -> list[dict[str, Any]]:
     return hooks
 
 
-_FORK_HOOKS = _import_warm()
+def _before_fork() -> None:
+    """The first fork of a judged program registers the hooks, in time for that very fork. Doing
+    it in every child would copy thirty pages in each."""
+    if _is_judged:
+        while _fork_hooks:
+            os.register_at_fork(**_fork_hooks.pop(0))
+
+
+_is_judged = False
+_fork_hooks = _import_warm()
 import threading  # noqa: E402 - only now, or its fork hook would be there already
+
+os.register_at_fork(before=_before_fork)

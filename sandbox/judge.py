@@ -8,6 +8,7 @@ import asyncio
 import secrets
 import threading
 import time
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -25,6 +26,9 @@ IMAGE = "chain-of-functions-sandbox"
 _START_S = 60.0
 _GRACE_S = 15.0  # beyond a test's wall limit: then the runner counts as silent
 _INFRA_RETRIES = 2
+# Tests sent before their predecessors are answered, so that the runner need not wait for the judge.
+_TESTS_AHEAD = 8
+_BYTES_AHEAD = 1 << 18
 _RESTART_DELAYS_S = (0.5, 2.0, 8.0)  # an engine that is being restarted comes back
 
 
@@ -47,7 +51,7 @@ class Sandbox:
         self._memory_mb = 2 * Limits().memory_mb
         self._turn = threading.Lock()
         self._engine = None
-        self._is_mid_program = False  # the runner still waits for tests of the last program
+        self._unwanted: set[bytes] = set()  # requests called off, which may yet be answered
         if isolation == "docker":
             self._engine = container.connect()
             container.remove_orphans(self._engine)
@@ -129,8 +133,9 @@ class Sandbox:
         transport = self._transport
         limits = program.limits
         wall_s = 2 * limits.cpu_s + 1
-        outbox = frames.pack(frames.END, frames.NO_REQUEST, {}) if self._is_mid_program else b""
-        outbox += frames.pack(
+        left = deque(checks[tally.passed :])
+        ahead: deque[tuple[bytes, Check]] = deque()  # sent, not answered
+        outbox = frames.pack(
             frames.PROGRAM,
             frames.NO_REQUEST,
             {
@@ -138,33 +143,62 @@ class Sandbox:
                 "cpu_s": limits.cpu_s,
                 "wall_s": wall_s,
                 "memory_mb": limits.memory_mb,
+                "tests": len(left),
             },
             program.code.encode("utf-8", "surrogatepass"),
         )
-        self._is_mid_program = True
-        for check in checks[tally.passed :]:
-            request = secrets.token_bytes(16)
+        while left or ahead:
+            if len(ahead) <= _TESTS_AHEAD // 2:
+                size = sum(len(check.payload) for _, check in ahead)
+                while left and len(ahead) < _TESTS_AHEAD:
+                    size += len(left[0].payload)
+                    if ahead and size > _BYTES_AHEAD:
+                        break
+                    check, request = left.popleft(), secrets.token_bytes(16)
+                    ahead.append((request, check))
+                    fields = {"output_bytes": check.output_bytes}
+                    outbox += frames.pack(frames.TEST, request, fields, check.payload)
             deadline = time.monotonic() + wall_s + _GRACE_S
-            fields = {"output_bytes": check.output_bytes}
-            outbox += frames.pack(frames.TEST, request, fields, check.payload)
-            transport.send(outbox, deadline)
-            outbox = b""
-            answer = _Answer.read(transport, request, deadline)
+            if outbox:
+                transport.send(outbox, deadline)
+                outbox = b""
+            request, check = ahead.popleft()
+            answer = self._answer(transport, request, deadline)
             tally.count(answer)
             if answer.is_dirty:
                 self._discard()
             failure = answer.failure(check, program)
             if failure is not None:
+                self._unwanted.update(request for request, _ in ahead)
+                if ahead and not answer.is_dirty:
+                    end = frames.pack(frames.END, frames.NO_REQUEST, {})
+                    transport.send(end, time.monotonic() + _GRACE_S)
                 return failure
             tally.passed += 1
             if answer.is_dirty:
                 return self._run(program, checks, tally)
         return None
 
+    def _answer(self, transport: Transport, request: bytes, deadline: float) -> "_Answer":
+        """The answer to this very request; those that were called off are passed over. Raises
+        TransportError for anything else."""
+        while True:
+            try:
+                frame = frames.read(partial(transport.receive, deadline=deadline))
+            except frames.BrokenStream as error:
+                raise TransportError(f"the runner makes no sense: {error}") from error
+            if frame.kind == frames.RESULT and frame.request in self._unwanted:
+                self._unwanted.discard(frame.request)
+                continue
+            if frame.kind != frames.RESULT or frame.request != request:
+                raise TransportError("the runner answers what it was not asked")
+            self._unwanted.clear()  # it answers in order
+            return _Answer.of(frame)
+
     def _start(self) -> Transport:
         transport: Transport | None = None
         deadline = time.monotonic() + _START_S
-        self._is_mid_program = False
+        self._unwanted = set()
         try:
             if self._engine is None:
                 transport = ProcessTransport()
@@ -215,13 +249,10 @@ class _Answer:
     output: bytes | None
 
     @classmethod
-    def read(cls, transport: Transport, request: bytes, deadline: float) -> "_Answer":
-        """Raises TransportError for anything but the answer to this very request."""
+    def of(cls, frame: frames.Frame) -> "_Answer":
+        """Raises TransportError for fields that make no sense."""
+        fields = frame.fields
         try:
-            frame = frames.read(partial(transport.receive, deadline=deadline))
-            if frame.kind != frames.RESULT or frame.request != request:
-                raise TransportError("the runner answers what it was not asked")
-            fields = frame.fields
             return cls(
                 outcome=str(fields["outcome"]),
                 detail=str(fields["detail"])[:400],
@@ -232,7 +263,7 @@ class _Answer:
                 is_dirty=bool(fields["is_dirty"]),
                 output=frame.payload if fields["has_output"] else None,
             )
-        except (frames.BrokenStream, KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError) as error:
             raise TransportError(f"the runner makes no sense: {error!r}") from error
 
     def failure(self, check: Check, program: Program) -> _Failure | None:

@@ -1,35 +1,39 @@
-"""The guard inside the sandbox: forks a fresh process per test and says how it ended.
+"""The guard inside the sandbox: takes programs and tests, and says how each test ended.
 
-Standard library only; shipped by `boot.py`. Three generations of processes keep secrets apart:
+Standard library only; shipped by `boot.py`. Four kinds of processes keep secrets apart:
 
-- the *gate* (`serve`) waits for a program to arrive and forks a stem without reading a byte of it;
-- the *stem* reads one program, serves its tests one after another, and exits;
-- a *child* is forked when its test has arrived but has not been read: it inherits its own program
-  and nothing else, no other program's text, no request id, no test before it is given its own.
+- the *runner* (this file) talks to the judge. It alone ever holds a test, and it never forks;
+- the *gate* was forked before the runner had read anything; it forks a stem per program without
+  reading a byte of that program;
+- the *stem* holds one program, forks a child per test, and exits (`gate.py`);
+- a *child* inherits its own program and nothing else: no other program's text, no request id, no
+  test but the one that it reads from its own standard input (`child.py`).
 
-A child has its own uid, its own 0700 directory, rlimits, real pipes, and one pipe to its stem.
-The stem is a child subreaper, so every process that a test leaves behind becomes its child: "no
-child left" and "the directory could be removed" prove that a test left nothing (`sweep.py`). Where
-that fails the result says `dirty`, the gate ends, and the judge starts a new container. What this
-does not stop is a kernel exploit; see the README.
+The children of one program are forked one after another, each once its predecessor is proven to
+have left no process and no file. While one runs, the next one's directory and pipes are made ready
+and its input is written; it starts when its predecessor has ended, and its result is thrown away
+where that one failed.
 
-Needs Linux 5.3 (pidfd). Works with cgroup v1 and v2.
+A child has its own uid, its own 0700 directory, rlimits, real pipes, and one pipe to the runner.
+Where a test cannot be cleared away the result says `dirty`, the runner ends, and the judge starts a
+new container. What this does not stop is a kernel exploit; see the README.
+
+Needs Linux 5.3. Works with cgroup v1 and v2.
 """
 
 import gc
 import os
 import resource
 import select
+import signal
 import sys
-import traceback
+import time
+from collections import deque
 from contextlib import suppress
-from functools import partial
 
-from sandbox import child, frames, meter, sweep, syscalls, watch
+from sandbox import child, frames, gate, meter, sweep, syscalls, watch
 
-_PR_SET_CHILD_SUBREAPER = 36
 _FIRST_UID = 1 << 16
-_UIDS_PER_PROGRAM = 251
 
 _LIMITS = {
     resource.RLIMIT_CORE: 0,
@@ -39,15 +43,14 @@ _LIMITS = {
     resource.RLIMIT_MSGQUEUE: 0,
     resource.RLIMIT_MEMLOCK: 0,
 }
-# Address space beyond the memory limit. Resident memory decides MLE; reserved but untouched memory
-# (a 512 MB stack for a recursive thread, numpy's arenas) is an honest idiom.
-_RESERVE_MB = 768
 _PROCESSES = 40  # of one uid, threads included
+_KILL_TICK_S = 0.002  # between attempts to end what is to be stopped
+_CHUNK = 1 << 18
+_LAZY_S = 0.004  # before the pipes of a test are looked at: most tests have ended by then
 
 
 def serve(box: str, own_uids: bool) -> None:
-    """The gate: one stem per program, until the judge closes the stream."""
-    _adopt_orphans()
+    """Serve the judge until it closes the stream."""
     os.umask(0o077)
     limits = _LIMITS | ({resource.RLIMIT_NPROC: _PROCESSES} if own_uids else {})
     for limit, most in limits.items():
@@ -55,142 +58,266 @@ def serve(box: str, own_uids: bool) -> None:
         if hard != resource.RLIM_INFINITY:
             most = min(most, hard)
         resource.setrlimit(limit, (most, most))
-    uids = _uids() if own_uids else None
-    os.chmod(box, 0o711)  # a test may enter its own directory, and list no others
     if own_uids:
+        os.setgroups([])
         syscalls.narrow()
-    usage = meter.Meter(has_own_cgroup=own_uids)
-    # Uids are the kernel's, not the container's, and so are their quotas: two slots of one machine
-    # must not use the same ones.
-    first = int.from_bytes(os.urandom(4), "big")
+    os.chmod(box, 0o711)  # a test may enter its own directory, and list no others
     gc.collect()
     gc.disable()
     gc.freeze()  # a child that collects must not touch, and so copy, the pages of the warm heap
-    _send(frames.pack(frames.READY, frames.NO_REQUEST, {"python": sys.version.split()[0]}))
-    arrivals = select.poll()
-    arrivals.register(0, select.POLLIN)
-    served = 0
-    while arrivals.poll()[0][1] & select.POLLIN:  # else the judge has closed the stream
-        serial = first + served * _UIDS_PER_PROGRAM
-        stem = os.fork()
-        if stem == 0:
-            status = 1
+    uids = _uids() if own_uids else None
+    orders = gate.open_gate(box, uids)
+    gc.enable()
+    try:
+        _Runner(orders, box, uids).serve()
+    except EOFError:
+        pass  # the judge is gone
+    except _Dirty as reason:
+        sys.exit(str(reason))
+    finally:
+        if not own_uids:
+            with suppress(OSError):  # a judge that was killed cannot remove it
+                os.rmdir(box)
+
+
+class _Dirty(Exception):
+    """Something of a test may be left, or the gate is lost: this container must go."""
+
+
+class _Stream:
+    """The judge's stream: standard input and output. It reads on while it cannot write, since the
+    judge may be writing too."""
+
+    def __init__(self) -> None:
+        os.set_blocking(1, False)
+        self._arrived = bytearray()
+        self.frames: deque[frames.Frame] = deque()
+
+    def read(self) -> None:
+        """Blocks while there is nothing. Raises EOFError where the judge is gone."""
+        data = os.read(0, _CHUNK)
+        if not data:
+            raise EOFError
+        self._arrived += data
+        while frame := frames.take(self._arrived):
+            self.frames.append(frame)
+
+    def next_is(self, kind: int) -> bool:
+        """Whether a frame of this kind is the next, waiting for one."""
+        while not self.frames:
+            self.read()
+        return self.frames[0].kind == kind
+
+    def write(self, frame: bytes) -> None:
+        view = memoryview(frame)
+        while view:
             try:
-                _adopt_orphans()
-                status = _Stem(box, uids, serial, usage).serve_program()
-            except EOFError:
-                pass  # the judge is gone
-            except BaseException:  # noqa: BLE001 - the gate must not go on as a second copy
-                traceback.print_exc()
-            finally:
-                sys.stderr.flush()
-                os._exit(status)
-        served += 1
-        _, status = os.waitpid(stem, 0)
-        if status != 0 or not sweep.no_child_left():
-            sys.exit(f"the stem of program {served} ended with status {status}")
-    if not own_uids:
-        with suppress(OSError):  # a judge that was killed cannot remove it
-            os.rmdir(box)
+                view = view[os.write(1, view) :]
+            except BlockingIOError:
+                if select.select([0], [1], [])[0]:
+                    self.read()
 
 
-class _Stem:
-    """Serves one program."""
+class _Test:
+    """A test in flight, or ready to fly."""
 
-    def __init__(self, box: str, uids: range | None, serial: int, usage: meter.Meter) -> None:
-        self._null = os.open(os.devnull, os.O_RDWR)
+    def __init__(
+        self, request: bytes, serial: int, uid: int | None, test_watch: watch.Watch
+    ) -> None:
+        self.request = request
+        self.serial = serial
+        self.uid = uid
+        self.watch = test_watch
+        self.pid: int | None = None
+        self.end: gate.Event | None = None
+
+    def kill(self) -> None:
+        """SIGKILL to all of its processes, as far as they can be named from here; the stem sees to
+        the rest. By its pid as well: it may not have taken its uid yet."""
+        if self.pid is not None and self.end is None:
+            with suppress(ProcessLookupError, PermissionError):
+                os.kill(self.pid, signal.SIGKILL)
+            if self.uid is not None:
+                sweep.kill_processes(self.uid)
+
+
+class _Runner:
+    def __init__(self, orders: gate.Orders, box: str, uids: range | None) -> None:
+        self._orders = orders
         self._box = box
         self._uids = uids
-        self._serial = serial
-        self._usage = usage
+        self._null = os.open(os.devnull, os.O_RDWR)
+        self._usage = meter.Meter(has_own_cgroup=uids is not None)
+        self._judge = _Stream()
+        # Uids are the kernel's, not the container's, and so are their quotas: two slots of one
+        # machine must not use the same ones.
+        self._serial = int.from_bytes(os.urandom(4), "big")
+        self._flight: deque[_Test] = deque()  # the current test, and the one after it
+        self._poll = select.poll()
+        self._poll.register(0, select.POLLIN)
+        self._poll.register(orders.events, select.POLLIN)
 
-    def serve_program(self) -> int:
-        """Read the program that has arrived and run its tests as they come. Returns the exit code:
-        0, or 1 where something of a test may have been left behind."""
-        frame = frames.read(_receive)
-        fields = frame.fields
+    def serve(self) -> None:
+        """Raises EOFError where the judge or the gate is gone."""
+        ready = {"python": sys.version.split()[0]}
+        self._judge.write(frames.pack(frames.READY, frames.NO_REQUEST, ready))
+        try:
+            while True:
+                if self._judge.next_is(frames.PROGRAM):
+                    self._serve_program(self._judge.frames.popleft())
+                else:
+                    self._judge.frames.popleft()  # of a program that is over
+        except EOFError:
+            self._abandon_flight()
+            raise
+
+    def _serve_program(self, program: frames.Frame) -> None:
+        """Run its tests until one does not end well, or the judge has seen enough."""
+        fields = program.fields
         work = child.Work(
-            code=frame.payload,
-            is_compiled=False,
+            code=program.payload,
             entry_point=fields["entry_point"],
             cpu_s=fields["cpu_s"],
             memory_mb=fields["memory_mb"],
         )
-        # For the stem as well: it is inherited, and set once.
-        space = (fields["memory_mb"] + _RESERVE_MB) << 20
-        resource.setrlimit(resource.RLIMIT_AS, (space, space))
-        while True:
-            uid = self._next_uid()
-            directory = f"{self._box}/{self._serial}"
-            os.mkdir(directory, 0o700)
-            if uid is not None:
-                os.chown(directory, uid, uid)
-            try:
-                kind = frames.read_kind(_receive)
-                if kind == frames.END:
-                    frames.read_rest(kind, _receive)
-            except EOFError:  # the judge is gone
-                kind = frames.END
-            if kind == frames.END:
-                os.rmdir(directory)
-                return 0
-            watched = _fork(work, directory, uid, self._null)
-            test = frames.read_rest(kind, _receive)
-            limits = watch.Limits(
-                fields["cpu_s"], fields["wall_s"], fields["memory_mb"], test.fields["output_bytes"]
-            )
-            ending = watched.run(
-                test.payload, limits, self._usage, partial(sweep.kill_processes, uid)
-            )
-            if ending.compiled is not None and not work.is_compiled:  # else not ours to believe
-                work = work._replace(code=ending.compiled, is_compiled=True)
-            is_clean = sweep.leave_nothing(directory, uid)
-            result = {
-                "outcome": ending.outcome,
-                "detail": ending.detail,
-                "cpu_s": ending.cpu_s,
-                "wall_s": ending.wall_s,
-                "peak_mb": ending.peak_mb,
-                "is_wall_only": ending.is_wall_only,
-                "has_output": ending.output is not None,
-                "is_dirty": not is_clean,
-            }
-            _send(frames.pack(frames.RESULT, test.request, result, ending.output or b""))
-            if not is_clean:
-                return 1
+        has_one_test = fields["tests"] == 1
+        self._orders.start(work, self._serial + 1, has_one_test=has_one_test)
+        for position in range(fields["tests"]):
+            if not self._flight:
+                if not self._judge.next_is(frames.TEST):
+                    break
+                self._launch(work, fields["wall_s"])
+            test = self._flight[0]
+            if not self._see_through(test, work if position else None, fields["wall_s"]):
+                break
+            ending = self._conclude(test)
+            if ending.outcome != "OK":
+                break
+            if position == 0 and not has_one_test and (code := test.watch.compiled()):
+                self._orders.send_code(code)
+        self._abandon_flight()
+        if not has_one_test:
+            self._orders.end()
 
-    def _next_uid(self) -> int | None:
+    def _launch(self, work: child.Work, wall_s: float) -> None:
+        """Make ready the next test and have it started once the one before it has ended. The
+        child's ends of the pipes belong to its uid, or it could not open /dev/stdin."""
+        frame = self._judge.frames.popleft()
         self._serial += 1
-        return None if self._uids is None else self._uids[self._serial % len(self._uids)]
+        uid = gate.uid_of(self._uids, self._serial)
+        directory = f"{self._box}/{self._serial}"
+        os.mkdir(directory, 0o700)
+        stdin, feed = os.pipe()
+        report, channel = os.pipe()
+        stdout, printed = (None, self._null) if work.entry_point else os.pipe()
+        if uid is not None:
+            os.chown(directory, uid, uid)
+            os.fchown(stdin, uid, uid)
+            if stdout is not None:
+                os.fchown(printed, uid, uid)
+        for descriptor in (feed, report, stdout):
+            if descriptor is not None:
+                os.set_blocking(descriptor, False)
+        limits = watch.Limits(work.cpu_s, wall_s, work.memory_mb, frame.fields["output_bytes"])
+        pipes = watch.Pipes(feed, stdout, report)
+        test_watch = watch.Watch(pipes, frame.payload, limits, self._usage)
+        self._flight.append(_Test(frame.request, self._serial, uid, test_watch))
+        self._orders.send_test(self._serial, (stdin, printed, channel))
+        for descriptor in {stdin, channel, printed} - {self._null}:
+            os.close(descriptor)
 
-
-def _fork(work: child.Work, directory: str, uid: int | None, null: int) -> watch.Watch:
-    """A child that waits for its input. Its ends of the pipes belong to its uid, or it could not
-    open /dev/stdin; a call prints to /dev/null (`null`)."""
-    stdin, feed = os.pipe()
-    report, channel = os.pipe()
-    stdout, printed = (None, null) if work.entry_point else os.pipe()
-    if uid is not None:
-        os.fchown(stdin, uid, uid)
-        if stdout is not None:
-            os.fchown(printed, uid, uid)
-    pid = os.fork()
-    if pid == 0:
+    def _see_through(self, test: _Test, work_ahead: child.Work | None, wall_s: float) -> bool:
+        """Wait for the test to end; meanwhile make the next one ready, where `work_ahead` is given.
+        False where the judge has called it off."""
+        test.watch.start(time.monotonic())
+        watched: set[int] = set()
+        timeout_s = _LAZY_S
         try:
-            child.become(work, directory, uid, stdin, printed, null, channel)
+            while True:
+                waiting = self._judge.frames
+                if waiting and waiting[0].kind != frames.TEST:
+                    return False
+                if waiting and work_ahead is not None and len(self._flight) == 1:
+                    self._launch(work_ahead, wall_s)
+                self._turn(timeout_s, test)
+                if test.end is not None:
+                    return True
+                for descriptor in watched - test.watch.open:
+                    self._poll.unregister(descriptor)
+                for descriptor in test.watch.open - watched:
+                    is_feed = descriptor == test.watch.feed
+                    self._poll.register(descriptor, select.POLLOUT if is_feed else select.POLLIN)
+                watched = set(test.watch.open)
+                self._look_for_pid(test)
+                test.watch.look(time.monotonic(), test.pid)
+                if test.watch.is_stopped:
+                    test.kill()
+                timeout_s = _KILL_TICK_S if test.watch.is_stopped else watch.TICK_S
         finally:
-            os._exit(1)
-    for descriptor in {stdin, channel, printed} - {null}:
-        os.close(descriptor)
-    for descriptor in (feed, report, stdout):
-        if descriptor is not None:
-            os.set_blocking(descriptor, False)
-    return watch.Watch(pid, feed, stdout, report)
+            for descriptor in watched:
+                self._poll.unregister(descriptor)
 
+    def _turn(self, timeout_s: float, test: _Test | None = None) -> None:
+        """Serve what is ready: the judge, the gate, the test's pipes."""
+        for descriptor, _ in self._poll.poll(timeout_s * 1000):
+            if descriptor == 0:
+                self._judge.read()
+            elif descriptor == self._orders.events:
+                self._take_events()
+            elif test is not None:
+                test.watch.serve(descriptor)
 
-def _adopt_orphans() -> None:
-    """Not inherited by a fork, so each generation asks for itself."""
-    child.libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    def _take_events(self) -> None:
+        for event in self._orders.read_events():
+            if event.kind == gate.OVER:
+                if event.status or not event.is_clean:
+                    raise _Dirty(f"a stem ended with status {event.status}")
+                continue
+            test = next(test for test in self._flight if test.end is None)
+            self._look_for_pid(test)
+            test.end = event
+
+    def _look_for_pid(self, test: _Test) -> None:
+        if test.pid is None:
+            test.pid = self._orders.read_pid()
+
+    def _conclude(self, test: _Test) -> watch.Ending:
+        """Answer the judge. Raises _Dirty where the test left something behind."""
+        assert test.end is not None
+        ending = test.watch.ending(test.end)
+        self._flight.popleft()
+        result = {
+            "outcome": ending.outcome,
+            "detail": ending.detail,
+            "cpu_s": ending.cpu_s,
+            "wall_s": ending.wall_s,
+            "peak_mb": ending.peak_mb,
+            "is_wall_only": ending.is_wall_only,
+            "has_output": ending.output is not None,
+            "is_dirty": not test.end.is_clean,
+        }
+        self._judge.write(frames.pack(frames.RESULT, test.request, result, ending.output or b""))
+        if not test.end.is_clean:
+            raise _Dirty(f"test {test.serial} left something behind")
+        return ending
+
+    def _abandon_flight(self) -> None:
+        """End the tests whose results nobody wants. Raises _Dirty where that does not succeed."""
+        deadline = time.monotonic() + 2 * sweep.PATIENCE_S
+        while self._flight:
+            test = self._flight[0]
+            if test.end is None:
+                if time.monotonic() > deadline:
+                    raise _Dirty(f"test {test.serial} does not end")
+                self._look_for_pid(test)
+                test.kill()
+                if select.select([self._orders.events], [], [], _KILL_TICK_S)[0]:
+                    self._take_events()
+                continue
+            if not test.end.is_clean:
+                raise _Dirty(f"test {test.serial} left something behind")
+            test.watch.close()
+            self._flight.popleft()
 
 
 def _uids() -> range:
@@ -199,20 +326,3 @@ def _uids() -> range:
         top = max(int(line.split()[0]) + int(line.split()[2]) for line in uid_map)
     top = min(top, 1 << 31)
     return range(_FIRST_UID if top > 2 * _FIRST_UID else 1000, top - 8)
-
-
-def _receive(count: int) -> bytes:
-    chunks = []
-    while count:
-        chunk = os.read(0, min(count, 1 << 20))
-        if not chunk:
-            raise EOFError
-        chunks.append(chunk)
-        count -= len(chunk)
-    return b"".join(chunks)
-
-
-def _send(frame: bytes) -> None:
-    view = memoryview(frame)
-    while view:
-        view = view[os.write(1, view) :]

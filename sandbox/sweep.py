@@ -12,7 +12,7 @@ from contextlib import contextmanager, suppress
 
 # Real uid while acting for a test: no test has it, so that no test may signal the sweeper.
 _SWEEPER_UID = 65_530
-_PATIENCE_S = 3.0  # longest that the remains of one test are fought
+PATIENCE_S = 3.0  # longest that the remains of one test are fought
 _MAX_DEPTH = 64  # of directories
 
 
@@ -23,7 +23,7 @@ def leave_nothing(directory: str, uid: int | None) -> bool:
     a successful rmdir that no file is. `uid` None: the test had the caller's own uid.
     """
     if not no_child_left():
-        deadline = time.monotonic() + _PATIENCE_S
+        deadline = time.monotonic() + PATIENCE_S
         while not no_child_left():
             if time.monotonic() > deadline:
                 return False

@@ -5,16 +5,14 @@ what waits. Nothing here blocks on the judged process, which may do anything wit
 """
 
 import os
-import select
 import signal
 import time
-from collections.abc import Callable
 from typing import NamedTuple
 
-from sandbox import child
+from sandbox import child, gate
 from sandbox.meter import Meter
 
-_TICK_S = 0.05  # between looks at the CPU clock and the memory
+TICK_S = 0.05  # between looks at the CPU clock and the memory
 _CHUNK = 1 << 16
 _REPORT_BYTES = 1 << 22  # of a report beyond the output limit: compiled code
 _DETAIL = 400
@@ -40,63 +38,119 @@ class Ending(NamedTuple):
     peak_mb: float
     is_wall_only: bool
     output: bytes | None
-    compiled: bytes | None
+
+
+class Pipes(NamedTuple):
+    """The outer ends of a test's pipes, non-blocking: `feed` takes standard input, or a call's
+    arguments; `stdout` is None for a call; `report` brings what `child.py` says."""
+
+    feed: int
+    stdout: int | None
+    report: int
 
 
 class Watch:
-    """One test in flight.
-
-    The outer ends of its pipes: `feed` takes standard input, or a call's arguments; `stdout` is
-    None for a call; `report` brings what `child.py` says. Non-blocking, and closed at the end.
+    """One test in flight: its child runs, or is about to be forked. The runner calls `start` when
+    it is the test's turn, `serve` when a pipe is ready, `look` now and then, `ending` at the end.
     """
 
-    def __init__(self, pid: int, feed: int, stdout: int | None, report: int) -> None:
-        self._pid = pid
-        self._pidfd = os.pidfd_open(pid)
-        self._input = feed
-        self._stdout = stdout
-        self._report = report
-        self._pending = memoryview(b"")
+    def __init__(self, pipes: Pipes, payload: bytes, limits: Limits, usage: Meter) -> None:
+        self._pipes = pipes
+        self._input = pipes.feed
+        self._limits = limits
+        self._usage = usage
+        self._ooms = usage.ooms()
+        self._others_cpu_s: float | None = None  # of the sandbox, before the test
+        self._pending = memoryview(payload)
         self._printed = bytearray()
         self._reported = bytearray()
-        self._poll = select.poll()
-        for descriptor in (self._pidfd, report, stdout):
-            if descriptor is not None:
-                self._poll.register(descriptor, select.POLLIN)
+        self._started = self._next_look = 0.0
+        self._stopped = self._detail = ""
+        self.open = {end for end in pipes if end is not None}
+        self._feed()
 
-    def run(self, payload: bytes, limits: Limits, usage: Meter, kill: Callable[[], None]) -> Ending:
-        """Give the child its input and see it through. `kill` ends every process of the test."""
-        ooms = usage.ooms()
-        idle_cpu_s = usage.cpu_s() - time.process_time()
-        started = time.monotonic()
-        self._pending = memoryview(payload)
-        if not self._feed(self._input):
-            self._poll.register(self._input, select.POLLOUT)
-        stopped, detail = self._until_exit(started, limits, ooms, idle_cpu_s, usage)
-        if stopped:
-            kill()
-        _, status, spent = os.wait4(self._pid, 0)
-        wall_s = time.monotonic() - started
-        self._drain(limits.output_bytes)
-        self._close()
-        cpu_s = spent.ru_utime + spent.ru_stime
-        if wall_s > limits.cpu_s >= cpu_s:  # else no other process of the test can be over it
-            all_cpu_s = usage.cpu_s() - time.process_time() - idle_cpu_s
+    @property
+    def is_stopped(self) -> bool:
+        return bool(self._stopped)
+
+    @property
+    def feed(self) -> int:
+        """The end of its input, or -1 once that is closed."""
+        return self._input
+
+    def start(self, now: float) -> None:
+        """From now on time counts, on the clock of `time.monotonic`."""
+        self._started = now
+        self._next_look = now + TICK_S
+
+    def serve(self, descriptor: int) -> None:
+        """Write to or read from a pipe that is ready. It leaves `open` when that was the last."""
+        if descriptor == self._input:
+            self._feed()
+            return
+        into = self._printed if descriptor == self._pipes.stdout else self._reported
+        if not _read_into(into, descriptor):
+            self.open.discard(descriptor)
+
+    def look(self, now: float, pid: int | None) -> None:
+        """Stop the test (`is_stopped`) if it is over a limit. `pid`: None before there is one."""
+        if self._stopped or pid is None:
+            return
+        limits = self._limits
+        if self._is_too_long():
+            self._stopped, self._detail = "OLE", f"over {limits.output_bytes} bytes"
+        elif now >= self._next_look:
+            self._next_look = now + TICK_S
+            try:
+                resident_mb, cpu_s = _resident_mb(pid), _cpu_time(pid)
+            except OSError:  # it has ended, and the event is on its way
+                return
+            if self._others_cpu_s is None:
+                self._others_cpu_s = self._all_cpu_s() - cpu_s
+            cpu_s = max(cpu_s, self._all_cpu_s() - self._others_cpu_s)
+            memory_mb = max(resident_mb, self._usage.memory_mb())
+            if self._usage.ooms() > self._ooms or memory_mb > limits.memory_mb:
+                self._stopped, self._detail = "MLE", f"over {limits.memory_mb} MiB"
+            elif cpu_s > limits.cpu_s:
+                self._stopped, self._detail = "TLE", f"over {limits.cpu_s:g} s of CPU time"
+            elif now >= self._started + limits.wall_s:
+                self._stopped, self._detail = "TLE", f"over {limits.wall_s:g} s of wall time"
+
+    def compiled(self) -> bytes | None:
+        """The program's code, marshalled, once the child has reported it. It is believed only as
+        the very first report: it was written before a line of the program had run."""
+        if len(self._reported) < child.REPORT.size:
+            return None
+        kind, length = child.REPORT.unpack_from(self._reported)
+        end = child.REPORT.size + length
+        if kind != child.COMPILED or len(self._reported) < end:
+            return None
+        return bytes(self._reported[child.REPORT.size : end])
+
+    def ending(self, event: gate.Event) -> Ending:
+        """What the end of the child means. Closes the pipes."""
+        wall_s = time.monotonic() - self._started
+        self._drain()
+        self.close()
+        limits = self._limits
+        outcome, detail = self._stopped or "OK", self._detail
+        kind, body = self._last_report()
+        cpu_s, peak_mb, status = event.cpu_s, event.peak_mb, event.status
+        if wall_s > limits.cpu_s >= cpu_s and self._others_cpu_s is not None:
+            # Else no other process of the test can be over it.
+            all_cpu_s = self._all_cpu_s() - self._others_cpu_s
             cpu_s = all_cpu_s if all_cpu_s > limits.cpu_s else cpu_s
-        peak_mb = spent.ru_maxrss / 1024
-        compiled, kind, body = self._parse_report()
-        outcome = stopped or "OK"
-        is_wall_only = stopped == "TLE" and cpu_s <= limits.cpu_s
-        if stopped in ("", "TLE") and (usage.ooms() > ooms or peak_mb > limits.memory_mb):
+        is_wall_only = outcome == "TLE" and cpu_s <= limits.cpu_s
+        if outcome in ("OK", "TLE") and (
+            self._usage.ooms() > self._ooms or peak_mb > limits.memory_mb
+        ):
             # A machine short of memory is slow first: the cause wins over the symptom.
             outcome, detail, is_wall_only = "MLE", f"over {limits.memory_mb} MiB", False
-        elif stopped:
+        elif self._stopped:
             pass
         elif cpu_s > limits.cpu_s:
             outcome, detail = "TLE", f"over {limits.cpu_s:g} s of CPU time"
-        elif self._is_too_long(limits.output_bytes) or (
-            kind == child.RESULT and len(body) > limits.output_bytes
-        ):
+        elif self._is_too_long() or (kind == child.RESULT and len(body) > limits.output_bytes):
             outcome, detail = "OLE", f"over {limits.output_bytes} bytes"
         elif kind in (child.SYNTAX, child.MEMORY):
             outcome = "CE" if kind == child.SYNTAX else "MLE"
@@ -108,95 +162,58 @@ class Watch:
             detail = body[:_DETAIL].decode("utf-8", "replace") if kind == child.RAISED else ""
             detail = detail or f"exit code {code}"
         output: bytes | None = bytes(self._printed)
-        if self._stdout is None:
+        if self._pipes.stdout is None:
             output = body if kind == child.RESULT else None
-        return Ending(outcome, detail, cpu_s, wall_s, peak_mb, is_wall_only, output, compiled)
+        return Ending(outcome, detail, cpu_s, wall_s, peak_mb, is_wall_only, output)
 
-    def _until_exit(
-        self, started: float, limits: Limits, ooms: int, idle_cpu_s: float, usage: Meter
-    ) -> tuple[str, str]:
-        """Serve the pipes until the child has ended, or must be: then why, as (status, detail)."""
-        deadline = started + limits.wall_s
-        next_look = started + _TICK_S
-        while True:
-            timeout = max(0.0, min(next_look, deadline) - time.monotonic())
-            for descriptor, _ in self._poll.poll(timeout * 1000 + 1):
-                if descriptor == self._pidfd:
-                    return "", ""
-                self._serve(descriptor)
-            if self._is_too_long(limits.output_bytes):
-                return "OLE", f"over {limits.output_bytes} bytes"
-            now = time.monotonic()
-            if now >= next_look:
-                next_look = now + _TICK_S
-                memory_mb = max(_resident_mb(self._pid), usage.memory_mb())
-                if usage.ooms() > ooms or memory_mb > limits.memory_mb:
-                    return "MLE", f"over {limits.memory_mb} MiB"
-                all_cpu_s = usage.cpu_s() - time.process_time() - idle_cpu_s
-                if max(_cpu_time(self._pid), all_cpu_s) > limits.cpu_s:
-                    return "TLE", f"over {limits.cpu_s:g} s of CPU time"
-            if now >= deadline:
-                return "TLE", f"over {limits.wall_s:g} s of wall time"
-
-    def _serve(self, descriptor: int) -> None:
-        if descriptor == self._input:
-            is_done = self._feed(descriptor)
-        elif descriptor == self._stdout:
-            is_done = not _read_into(self._printed, descriptor)
-        else:
-            is_done = not _read_into(self._reported, descriptor)
-        if is_done:
-            self._poll.unregister(descriptor)
-
-    def _feed(self, descriptor: int) -> bool:
-        """Write what the child can take now; True, and its input closed, once that is all."""
-        try:
-            while self._pending:
-                self._pending = self._pending[os.write(descriptor, self._pending) :]
-        except BlockingIOError:
-            return False
-        except BrokenPipeError:
-            pass  # it closed its input: its own affair
-        self._input = _CLOSED
-        os.close(descriptor)
-        return True
-
-    def _is_too_long(self, output_bytes: int) -> bool:
-        return max(len(self._printed), len(self._reported) - _REPORT_BYTES) > output_bytes
-
-    def _drain(self, output_bytes: int) -> None:
-        """Take what is still in the pipes; other processes of the test may hold them open, or go
-        on writing."""
-        streams = [(self._reported, self._report)]
-        if self._stdout is not None:
-            streams.append((self._printed, self._stdout))
-        for buffer, descriptor in streams:
-            size = -1
-            while size != len(buffer) and not self._is_too_long(output_bytes):
-                size = len(buffer)
-                _read_into(buffer, descriptor)
-
-    def _close(self) -> None:
-        for descriptor in (self._pidfd, self._input, self._report, self._stdout):
+    def close(self) -> None:
+        for descriptor in (self._input, self._pipes.report, self._pipes.stdout):
             if descriptor not in (None, _CLOSED):
                 os.close(descriptor)
 
-    def _parse_report(self) -> tuple[bytes | None, bytes, bytes]:
-        """The compiled code, if any, and the first other report. The code is believed only as the
-        very first report: it was written before a line of the program had run."""
-        compiled, kind, body, position = None, b"", b"", 0
-        while not kind and position + child.REPORT.size <= len(self._reported):
+    def _feed(self) -> None:
+        """Write what the child can take now; once that is all, its input is closed."""
+        try:
+            while self._pending:
+                self._pending = self._pending[os.write(self._input, self._pending) :]
+        except BlockingIOError:
+            return
+        except BrokenPipeError:
+            pass  # it closed its input: its own affair
+        self.open.discard(self._input)
+        os.close(self._input)
+        self._input = _CLOSED
+
+    def _all_cpu_s(self) -> float:
+        """Of everything in the sandbox but the runner."""
+        return self._usage.cpu_s() - time.process_time()
+
+    def _is_too_long(self) -> bool:
+        size = max(len(self._printed), len(self._reported) - _REPORT_BYTES)
+        return size > self._limits.output_bytes
+
+    def _drain(self) -> None:
+        """Take what is still in the pipes; other processes of the test may hold them open, or go
+        on writing."""
+        for descriptor in self.open - {self._input}:
+            buffer = self._printed if descriptor == self._pipes.stdout else self._reported
+            size = -1
+            while size != len(buffer) and not self._is_too_long():
+                size = len(buffer)
+                _read_into(buffer, descriptor)
+
+    def _last_report(self) -> tuple[bytes, bytes]:
+        """The first report that is not compiled code."""
+        position = 0
+        while position + child.REPORT.size <= len(self._reported):
             kind, length = child.REPORT.unpack_from(self._reported, position)
             start = position + child.REPORT.size
-            body = bytes(self._reported[start : start + length])
-            if len(body) < length:
-                return compiled, b"", b""  # cut off
-            if kind == child.COMPILED:
-                if position == 0:
-                    compiled = body
-                kind, body = b"", b""
+            if start + length > len(self._reported):
+                break  # cut off
+            if kind != child.COMPILED:
+                return kind, bytes(self._reported[start : start + length])
             position = start + length
-        return compiled, kind, body
+        return b"", b""
 
 
 def _read_into(buffer: bytearray, descriptor: int) -> bool:
