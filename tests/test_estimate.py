@@ -11,6 +11,7 @@ from jobs.estimate import main
 from pipeline.assumed import UNITS, Records, assumptions
 from pipeline.config import OpenAIPolicy, PipelineConfig, Price
 from pipeline.estimate import Assumption, Assumptions, Estimate, estimate
+from pipeline.plan import make_plan
 from pipeline.records import (
     Completion,
     FinishReason,
@@ -20,6 +21,7 @@ from pipeline.records import (
     Role,
     Solution,
 )
+from pipeline.settings import dump_config, load_config
 from sandbox.protocol import Comparator, Isolation, Status, Verdict
 from tests.scripted import problem
 
@@ -281,6 +283,33 @@ def _loaded(path: Path) -> Problem:
 
     (only,) = load_problems(FileProblems(kind="jsonl", paths=(str(path),)))
     return only
+
+
+def test_rows_of_the_store_take_the_place_of_assumptions(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    row = {
+        "problem_id": "a", "statement": "Print the double.", "difficulty": "easy",
+        "released_on": "2024-01-01", "tests": [{"stdin": "1", "expected": "2"}],
+    }  # fmt: skip
+    (tmp_path / "p.jsonl").write_text(json.dumps(row))
+    options = ["--config", "jobs/configs/livecodebench.yaml", "--root", str(tmp_path / "store")]
+    options += ["--problems", f"{{kind: jsonl, paths: [{tmp_path / 'p.jsonl'}]}}"]
+    config_file = tmp_path / "config.yaml"
+    config_file.write_text(dump_config(load_config(options[1], options[2:])))
+    plan = make_plan(load_config(config_file))
+    assumed_first = run(capsys, "--config", str(config_file))["assumptions"]["steps"]
+
+    made = [solution(index, "def a(): pass\ndef b(): pass\n", 900, 600) for index in range(8)]
+    plan.solutions.write(0, made)
+    found = run(capsys, "--config", str(config_file))
+    assert assumed_first["source"] == "assumed"
+    assert found["assumptions"]["steps"]["value"] == 2.0
+    assert found["assumptions"]["answer_tokens"]["value"] == 300.0
+    # One prompt was 50 tokens each time, so it is counted as that.
+    assert found["sampling"]["tokens"]["prompt"] == pytest.approx(8 * 50)
+    assert found["rollouts"]["calls"] == 8 * 1 * 16
+    assert any("measured on 8 solutions" in note for note in found["notes"])
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,232 @@
+"""How good candidates are: pass@1 of recorded ones, best-of-N selection of a run's own.
+
+python -m jobs.evaluate --candidates FILE --out DIR [--problems FILE... [--judge]]
+python -m jobs.evaluate --config FILE [--key value ...]
+
+Recorded candidates are files in LiveCodeBench's `eval_all` form. They keep their recorded grades,
+or are judged again by their problems' tests (--judge). A run's candidates need a run that was
+sampled and labelled (jobs.run); arms without scores yet are left out, and said.
+"""
+
+import argparse
+import dataclasses
+import json
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+from rich.console import Console
+from rich.progress import Progress as Bars
+
+from jobs.problem_options import add_problem_options, file_problems
+from jobs.terminal import Terminal
+from pipeline import outcome, schemas
+from pipeline.config import DateWindow, EvaluationConfig, PipelineConfig
+from pipeline.eval_all import EvalAllError, EvalAllRow, read_eval_all
+from pipeline.evaluation.evaluate import EvaluationError
+from pipeline.evaluation.pass_at_1 import Outcome, pass_at_1, pass_at_1_table, to_json
+from pipeline.evaluation.recorded import recorded_solutions, recorded_verdicts
+from pipeline.evaluation.table import selection_table
+from pipeline.files import StoreError, write_atomically
+from pipeline.judging import CannotJudge, Conditions, Judge, Judging, OtherVerdicts
+from pipeline.lock import StageLocked, stage_lock
+from pipeline.plan import InputMissing, held_out_parts, make_plan
+from pipeline.problems import BadRows, NoProblems, UnknownForm, load_problems
+from pipeline.problems.rows import FieldError, read_date
+from pipeline.recorded import RecordedProgram
+from pipeline.records import Problem, ProgramVerdict, Role, Solution
+from pipeline.settings import ConfigError, load_config
+from pipeline.store import PartSummary, StageStore, write_rows
+from sandbox import IMAGE, Isolation, Limits, Sandbox, SandboxUnavailable, Status
+
+EXPECTED = (
+    EvalAllError, EvaluationError, BadRows, NoProblems, UnknownForm, StoreError, StageLocked,
+    SandboxUnavailable, OtherVerdicts, CannotJudge, ConfigError, InputMissing, OSError,
+)  # fmt: skip
+"""Errors whose own words say everything."""
+
+
+def evaluate_recorded(chosen: argparse.Namespace, console: Console) -> int:
+    """pass@1 of a file of candidates, as a table and as files in `--out`."""
+    rows = _in_window(read_eval_all(chosen.candidates), chosen)
+    problems: dict[str, Problem] = {}
+    if chosen.problems:
+        problems = {p.problem_id: p for p in load_problems(file_problems(chosen, chosen.problems))}
+        rows, total = [row for row in rows if row.question_id in problems], len(rows)
+        console.print(f"candidates of {len(rows):,} of {total:,} problems are in --problems")
+    solutions = recorded_solutions(rows, f"recorded:{Path(chosen.candidates).name}")
+    if chosen.judge:
+        verdicts = _judge_again(chosen, problems, solutions, console)
+    else:
+        verdicts = recorded_verdicts(rows, solutions)
+    groups = {row.question_id: _group_of(row, problems.get(row.question_id)) for row in rows}
+    infra = sum(verdict.verdict.status is Status.INFRA for verdict in verdicts)
+    config = EvaluationConfig()
+    result = pass_at_1(
+        [
+            Outcome(v.problem_id, *groups[v.problem_id], v.verdict.status is Status.AC)
+            for v in verdicts
+            if v.verdict.status is not Status.INFRA
+        ],
+        config,
+    )
+    written = to_json(result, config) | {
+        "candidates_file": str(chosen.candidates),
+        "verdicts": "judged again" if chosen.judge else "recorded",
+        "infrastructure_failures": infra,
+    }
+    out = chosen.out.rstrip("/")
+    write_rows(f"{out}/solutions.arrow", solutions, schemas.SOLUTION)
+    write_rows(f"{out}/verdicts.arrow", verdicts, schemas.PROGRAM_VERDICT)
+    text = json.dumps(written, indent=2, ensure_ascii=False) + "\n"
+    write_atomically(f"{out}/pass_at_1.json", text.encode())
+    if chosen.json:
+        print(text, end="")
+        return 0
+    console.print(pass_at_1_table(result, config.confidence))
+    console.print(f"verdicts: {written['verdicts']}; infrastructure failures left out: {infra}")
+    console.print(f"written: {out}/pass_at_1.json, solutions.arrow, verdicts.arrow", soft_wrap=True)
+    return 0
+
+
+def _in_window(rows: list[EvalAllRow], chosen: argparse.Namespace) -> list[EvalAllRow]:
+    window = DateWindow(after=chosen.after, before=chosen.before)
+    if window == DateWindow():
+        return rows
+    try:
+        return [row for row in rows if window.contains(read_date("contest_date", row.contest_date))]
+    except FieldError as error:
+        raise EvalAllError(f"{chosen.candidates}, {error.field}: {error.reason}") from None
+
+
+def _group_of(row: EvalAllRow, problem: Problem | None) -> tuple[str, str]:
+    """Difficulty and platform: the problem's own, else the record's."""
+    if problem is not None:
+        return problem.difficulty, problem.platform
+    return row.difficulty, row.platform
+
+
+def _judge_again(
+    chosen: argparse.Namespace,
+    problems: dict[str, Problem],
+    solutions: Sequence[Solution],
+    console: Console,
+) -> list[ProgramVerdict]:
+    isolation = Isolation.DOCKER if chosen.sandbox == "docker" else Isolation.NONE
+    programs = [RecordedProgram(s.problem_id, s.solution_id, s.code) for s in solutions]
+    judging = Judging(
+        chosen.out, problems, programs, Conditions(isolation, IMAGE, chosen.memory_mb)
+    )
+    for damage in judging.damaged:
+        console.print(f"made again: {damage}", soft_wrap=True)
+    if judging.kept:
+        console.print(f"kept from an earlier call: {judging.kept:,} verdicts")
+    with stage_lock(judging.stage.directory), Bars(console=console) as bars:
+        bar = bars.add_task("judging", total=len(programs))
+        for standing in judging.run([partial(_slot, chosen.sandbox)] * chosen.slots):
+            bars.update(bar, completed=standing.done)
+    verdicts = {row.program_id: row for row in judging.verdicts()}
+    return [verdicts[solution.solution_id] for solution in solutions]
+
+
+@contextmanager
+def _slot(isolation: Literal["docker", "unsafe-process"]) -> Iterator[Judge]:
+    with Sandbox(isolation) as sandbox:
+        yield sandbox.judge
+
+
+def evaluate_run(config: PipelineConfig, console: Console) -> int:
+    """The selection table and the report of a run, from what is in its store."""
+    plan = make_plan(config)
+    note = plan.problems.note()
+    if note is None:
+        raise EvaluationError(
+            f"{plan.problems.directory}: this run has not begun; start it with jobs.run"
+        )
+    roles = dict(enumerate(Role(role) for role in note["shaped_by"]["roles"]))
+    if todo := _missing(plan.examples, roles):
+        raise EvaluationError(
+            f"{todo} of {len(roles)} parts of the examples are not there: "
+            "`jobs.run --stages sample,label` makes them"
+        )
+    plan = plan.with_examples(roles)
+    scored = [
+        arm for arm in config.training.arms if not _missing(plan.scores(arm), held_out_parts(roles))
+    ]
+    for arm in config.training.arms:
+        if arm not in scored:
+            console.print(f"left out: arm {arm.name} has no scores yet (`jobs.run` makes them)")
+    training = config.training.model_copy(update={"arms": tuple(scored)})
+    plan = dataclasses.replace(plan, config=plan.config.model_copy(update={"training": training}))
+    with Terminal(console) as terminal:
+        selection = outcome.report(plan, roles, terminal)
+    console.print(selection_table(selection))
+    directory = Path(config.output) / config.name / "report"
+    console.print(f"report: {directory / 'report.html'}", soft_wrap=True)
+    return 0
+
+
+def _missing(stage: StageStore[Any], parts: Iterable[int]) -> int:
+    return sum(not isinstance(stage.inspect(part), PartSummary) for part in parts)
+
+
+def parse(arguments: Sequence[str] | None) -> tuple[argparse.Namespace, list[str]]:
+    parser = argparse.ArgumentParser(
+        prog="python -m jobs.evaluate",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("--candidates", metavar="FILE", help="recorded candidates, eval_all form")
+    what.add_argument("--config", metavar="FILE", help="evaluate the run of this config instead")
+    parser.add_argument("--out", metavar="DIR", help="where the results are written")
+    parser.add_argument(
+        "--problems", nargs="+", metavar="FILE", help="their problems: candidates of others are "
+        "left out, difficulty and platform are these problems' own"
+    )  # fmt: skip
+    add_problem_options(parser)
+    parser.add_argument(
+        "--judge", action="store_true", help="judge the candidates again by the problems' tests"
+    )
+    parser.add_argument(
+        "--sandbox", choices=("docker", "unsafe-process"), default="docker",
+        help="where they run; unsafe-process has resource limits only [docker]",
+    )  # fmt: skip
+    parser.add_argument("--slots", type=int, default=2, help="sandboxes at once [2]")
+    parser.add_argument(
+        "--memory-mb", type=int, default=Limits().memory_mb,
+        help=f"memory limit of one test, MiB [{Limits().memory_mb}]",
+    )  # fmt: skip
+    parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    chosen, overrides = parser.parse_known_args(arguments)
+    if overrides and not chosen.config:
+        parser.error(f"unrecognized arguments: {' '.join(overrides)}")
+    if chosen.candidates and not chosen.out:
+        parser.error("--candidates needs --out DIR")
+    if chosen.judge and not chosen.problems:
+        parser.error("--judge needs --problems FILE: their tests decide")
+    if chosen.slots < 1:
+        parser.error("--slots must be at least 1")
+    return chosen, overrides
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    chosen, overrides = parse(arguments)
+    console = Console(stderr=chosen.json)
+    try:
+        if chosen.config:
+            return evaluate_run(load_config(chosen.config, overrides), console)
+        return evaluate_recorded(chosen, console)
+    except EXPECTED as error:
+        print(error, file=sys.stderr)
+        return 2 if isinstance(error, ConfigError) else 1
+    except KeyboardInterrupt:
+        print("stopped; finished parts are kept, the same command resumes", file=sys.stderr)
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())
