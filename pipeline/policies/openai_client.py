@@ -5,8 +5,11 @@ The key is read from OPENAI_API_KEY and nowhere else, and only here.
 
 import asyncio
 import difflib
+import itertools
 import json
+import math
 import os
+from collections.abc import Iterator
 
 import openai
 
@@ -18,21 +21,28 @@ FAILURES = (openai.OpenAIError, MalformedResponse, json.JSONDecodeError)
 """All that a call to the server may raise."""
 
 
+_CALLS_PER_CLIENT = 8
+"""A client's pool looks at each of its idle connections for every request: with 64 of them in one
+pool, that cost as much as all else of a call."""
+
+
 class Connection:
-    """One client for all callers on one event loop."""
+    """Clients for all callers on one event loop, used in turn."""
 
     def __init__(self, config: OpenAIPolicy) -> None:
         self._config = config
         self._making = asyncio.Lock()
-        self._client: openai.AsyncOpenAI | None = None
+        self._clients: list[openai.AsyncOpenAI] = []
+        self._turns: Iterator[openai.AsyncOpenAI] = iter(())
 
     async def client(self) -> openai.AsyncOpenAI:
         """Raises PolicyError that names a missing or bad key, or an unknown or retired model: the
         first time, the server is asked for its models, which costs nothing."""
         async with self._making:
-            if self._client is None:
-                self._client = await self._checked()
-            return self._client
+            if not self._clients:
+                self._clients = await self._checked()
+                self._turns = itertools.cycle(self._clients)
+            return next(self._turns)
 
     def told(self, error: Exception) -> str:
         """An API failure in one line, without the key that a server may quote.
@@ -45,20 +55,24 @@ class Connection:
         return without_key(f"{status}{error}")
 
     async def close(self) -> None:
-        if self._client is not None:
-            await self._client.close()
+        for client in self._clients:
+            await client.close()
 
-    async def _checked(self) -> openai.AsyncOpenAI:
+    async def _checked(self) -> list[openai.AsyncOpenAI]:
         config = self._config
         api_key = os.environ.get("OPENAI_API_KEY", "")
         if not api_key and config.base_url is None:
             raise PolicyError("OPENAI_API_KEY is not set: export it before asking an OpenAI model")
-        client = openai.AsyncOpenAI(
-            api_key=api_key or "none",
-            base_url=config.base_url,
-            timeout=config.timeout_s,
-            max_retries=0,  # ours know the journal, the budget and the rate limits
-        )
+        clients = [
+            openai.AsyncOpenAI(
+                api_key=api_key or "none",
+                base_url=config.base_url,
+                timeout=config.timeout_s,
+                max_retries=0,  # ours know the journal, the budget and the rate limits
+            )
+            for _ in range(math.ceil(config.requests_in_flight / _CALLS_PER_CLIENT))
+        ]
+        client = clients[0]
         try:
             models = await with_retries(lambda: _models(client), config.max_retries)
         except FAILURES as error:
@@ -71,7 +85,7 @@ class Connection:
                 f"policy.model {config.model!r} is not among the models that this key may use: "
                 f"unknown, or retired; similar ones are {', '.join(similar) or 'not there'}"
             )
-        return client
+        return clients
 
 
 def without_key(text: str) -> str:
