@@ -180,9 +180,9 @@ def _notes(config: PipelineConfig, result: Estimate) -> list[str]:
 def show(console: Console, result: Estimate, notes: Sequence[str]) -> None:
     stages = (result.sampling, result.rollouts)
     table = Table(title="What it will cost", title_justify="left", box=box.SIMPLE_HEAD)
-    table.add_column("")
+    table.add_column("", no_wrap=True)
     for asked in stages:
-        table.add_column(f"{asked.stage}\n{asked.policy}", justify="right")
+        table.add_column(f"{asked.stage}\n{asked.policy.rsplit('/', 1)[-1]}", justify="right")
     table.add_column("both", justify="right")
     for name, read in (
         ("calls", lambda a: a.calls),

@@ -163,6 +163,12 @@ def test_a_joined_program_always_begins_with_its_prefix(prefix, text, continued)
     assert whole is None or whole.startswith(prefix)
 
 
+@given(pieces)
+@settings(max_examples=200, deadline=None)
+def test_the_program_of_any_answer_is_a_piece_of_it(text):
+    assert extract_code(text) in text
+
+
 @pytest.mark.skipif(not RECORDED.exists(), reason=f"{RECORDED.name} is not in shared/data")
 def test_recorded_answers_give_the_program_that_livecodebench_took():
     differ = []
