@@ -1,7 +1,6 @@
 """The client against a real server on loopback that fails on demand."""
 
 import asyncio
-import datetime
 import email.utils
 import json
 import logging
@@ -18,19 +17,17 @@ from typing import Any
 
 import pytest
 
-from pipeline.config import OpenAIPolicy, Price
+from pipeline.config import OpenAIPolicy
 from pipeline.journal import Journal
 from pipeline.policies.budget import BudgetExhausted
+from pipeline.policies.ledger import Ledger
 from pipeline.policies.openai import OpenAI
 from pipeline.policies.protocol import PolicyError, PolicyRequest, PolicyResponse
 from pipeline.prompts import Prompt
 from pipeline.records import FinishReason
 from tests.policies import fault_server
 from tests.policies.fault_server import Fault, FaultServer
-
-KEY = "sk-test-1234567890-very-secret"
-PRICE = Price(input=1.0, output=10.0, as_of=datetime.date(2025, 4, 16))
-CALL_USD = (fault_server.PROMPT_TOKENS * 1.0 + fault_server.COMPLETION_TOKENS * 10.0) / 1e6
+from tests.policies.openai_world import CALL_USD, KEY, ask, config, request
 
 Opened = Callable[..., OpenAI]
 
@@ -50,34 +47,12 @@ def opened(
     policies: list[OpenAI] = []
 
     def open_(**options: Any) -> OpenAI:
-        config = OpenAIPolicy.model_validate(
-            {
-                "base_url": server.base_url,
-                "price": PRICE,
-                "max_output_tokens": 1000,
-                "max_retries": 3,
-                "timeout_s": 5.0,
-            }
-            | options
-        )
-        policies.append(OpenAI(config, Journal(tmp_path / "journal")))
+        policies.append(OpenAI(config(server, **options), Journal(tmp_path / "journal")))
         return policies[-1]
 
     yield open_
     for policy in policies:
         policy.close()
-
-
-def ask(policy: OpenAI, *requests: PolicyRequest) -> dict[tuple[str, int], PolicyResponse]:
-    async def gather() -> list[PolicyResponse]:
-        return [response async for response in policy.complete(requests)]
-
-    return {(response.key, response.sample_index): response for response in asyncio.run(gather())}
-
-
-def request(key: str, samples: int = 1, user: str | None = None) -> PolicyRequest:
-    prompt = Prompt("Write Python.", user or f"Problem {key}")
-    return PolicyRequest(key, prompt, tuple(range(samples)))
 
 
 def one(policy: OpenAI) -> PolicyResponse:
@@ -320,6 +295,100 @@ def test_the_key_is_in_no_error_log_file_or_representation(
     assert files
     assert not any(KEY in text for text in told)
     assert not any(KEY.encode() in data for data in files)
+
+
+# --- what it costs ----------------------------------------------------------------------------
+
+
+def with_cached_prompt(cached: int) -> dict[str, Any]:
+    body = fault_server.response("text")
+    body["usage"]["input_tokens_details"]["cached_tokens"] = cached
+    return body
+
+
+def test_cached_prompt_tokens_are_counted_and_cost_less(
+    opened: Opened, server: FaultServer
+) -> None:
+    server.faults.append(fault_server.success(with_cached_prompt(30)))
+    answer = one(opened())
+    assert (answer.prompt_tokens, answer.cached_tokens) == (40, 30)
+    assert answer.cost_usd == pytest.approx((10 * 1.0 + 30 * 0.25 + 100 * 10.0) / 1e6)
+
+
+def test_an_answer_without_usage_counts_at_its_worst(opened: Opened, server: FaultServer) -> None:
+    server.faults.append(fault_server.success(fault_server.response("text", usage=None)))
+    prompt_bytes = len("Write Python.Problem p")
+    assert one(opened()).cost_usd == pytest.approx((prompt_bytes + 200 + 1000 * 10.0) / 1e6)
+
+
+@pytest.mark.parametrize(
+    ("fault", "lost"),
+    [
+        (Fault(), True),
+        (Fault(200, body=b'{"id": "resp', missing_bytes=100), True),
+        (Fault(200, body=b'{"id": "resp'), True),
+        (fault_server.error(503), False),
+        (fault_server.error(429), False),
+    ],
+    ids=["dropped connection", "truncated body", "malformed JSON", "503", "429"],
+)
+def test_an_answer_that_was_lost_on_the_way_counts_against_the_cap(
+    opened: Opened, server: FaultServer, tmp_path: Path, fault: Fault, lost: bool
+) -> None:
+    server.faults.append(fault)
+    policy = opened(budget_usd=1.0)
+    one(policy)
+    policy.close()
+    account = Ledger(tmp_path / "journal" / "spending").others("")
+    assert account.spent_usd == pytest.approx(CALL_USD)
+    assert account.promised_usd == (pytest.approx(0.010222) if lost else pytest.approx(0.0))
+
+
+def test_two_policies_at_once_keep_one_budget(opened: Opened, server: FaultServer) -> None:
+    # One call costs 0.00104 dollars, and could cost at most 0.0103.
+    server.latency_s = 0.02
+    policies = [opened(budget_usd=0.03) for _ in range(2)]
+
+    async def spend(policy: OpenAI, key: str) -> None:
+        async for _ in policy.complete([request(key, samples=40)]):
+            pass
+
+    async def both() -> list[Any]:
+        spending = [spend(policy, f"p{number}") for number, policy in enumerate(policies)]
+        return await asyncio.gather(*spending, return_exceptions=True)
+
+    assert all(isinstance(told, BudgetExhausted) for told in asyncio.run(both()))
+    for policy in policies:
+        policy.close()
+    spent = len(server.calls) * CALL_USD
+    assert 0.03 - 0.0103 < spent <= 0.03
+
+
+# --- rate limits --------------------------------------------------------------------------------
+
+
+def test_calls_wait_for_the_limits_that_the_servers_headers_name(
+    opened: Opened, server: FaultServer
+) -> None:
+    server.answer_headers = {
+        "x-ratelimit-limit-requests": "120",
+        "x-ratelimit-remaining-requests": "1",
+        "x-ratelimit-limit-tokens": "1000000",
+        "x-ratelimit-remaining-tokens": "900000",
+    }
+    policy = opened(requests_in_flight=1)
+    ask(policy, request("p", samples=3))
+    first, second, third = server.times
+    assert second - first < third - second
+    assert third - second >= 0.4, "one request was left, the next comes half a second later"
+
+
+def test_a_429_holds_back_all_calls_not_only_its_own(opened: Opened, server: FaultServer) -> None:
+    server.faults.append(fault_server.error(429, retry_after="1.5"))
+    policy = opened(requests_in_flight=2, requests_per_minute=60_000)
+    ask(policy, request("p", samples=8))
+    early = [at for at in server.times if at - server.times[0] < 1.4]
+    assert len(early) <= 3, "the two in flight, and at most one that was just being sent"
 
 
 # --- concurrency ------------------------------------------------------------------------------
