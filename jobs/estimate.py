@@ -25,6 +25,7 @@ from pipeline.config import (
     OpenAIPolicy,
     PipelineConfig,
     PolicyConfig,
+    ReplayPolicy,
     ScaleModelProblems,
     VLLMPolicy,
 )
@@ -131,7 +132,14 @@ def stored_records(plan: Plan) -> Records:
 
 
 def make_estimate(config: PipelineConfig, chosen: argparse.Namespace) -> tuple[Estimate, list[str]]:
-    """The estimate, and notes on what it rests on besides its assumptions."""
+    """The estimate, and notes on what it rests on besides its assumptions.
+
+    Raises ConfigError where no policy can roll out, and what the loaders raise.
+    """
+    if isinstance(config.rollouts.policy or config.policy, ReplayPolicy):
+        raise ConfigError(
+            "rollouts.policy: a replay policy cannot complete prefixes; name a vllm or openai policy"
+        )
     problems, notes = problems_of(config, chosen)
     roles = assign_roles(problems, config.splits)
     if not isinstance(config.problems, ScaleModelProblems):  # made from templates: all alike

@@ -318,6 +318,10 @@ def test_rows_of_the_store_take_the_place_of_assumptions(
         (["--problems", "absent.jsonl"], "absent.jsonl"),
         (["--sampling.sampels", "3"], "Did you mean 'samples'?"),
         (["--problems", "README.md"], "in none of the forms"),
+        (
+            ["--policy", "{kind: replay, path: r.jsonl}", "--rollouts.policy", "null"],
+            "a replay policy cannot complete prefixes",
+        ),
         (["--problems.paths", "[absent.jsonl]"], "absent.jsonl: cannot be read"),
         (["--problems.paths", "[pyproject.toml]", "--tokenizer", "nowhere"], "row 1, row"),
     ],
