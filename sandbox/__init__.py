@@ -8,8 +8,8 @@
     print(verdict.status, verdict.tests_passed)
 
 A `Sandbox` is one slot, a warm container with no network, no privileges and no memory of what it
-ran before. `judge_all` takes many programs; more slots are more `Sandbox` objects, or, on a Ray
-cluster, `sandbox.actor.SandboxActor`. Without blocking an event loop:
+ran before. `judge_all` takes many programs; `SandboxPool(slots)` has the same methods and several
+slots, and `sandbox.actor.SandboxActor` brings them to a Ray cluster. Without blocking an event loop:
 
     import asyncio
     from sandbox import Program, Sandbox, TestCase
@@ -24,12 +24,14 @@ cluster, `sandbox.actor.SandboxActor`. Without blocking an event loop:
     asyncio.run(main())
 
 Expected outputs never enter the container, so no program can read or forge them; the exception are
-tests that are scripts (see `TestCase`), which every verdict counts. Where a program is at fault the verdict says how (WA, CE, RE, TLE, MLE, OLE); INFRA means that the sandbox failed
-and says nothing about the program. `Sandbox("unsafe-process")` needs no engine and protects from
-honest mistakes only: its verdicts say `isolation=none`.
+tests that are scripts (see `TestCase`), which every verdict counts. Where a program is at fault the
+verdict says how (WA, CE, RE, TLE, MLE, OLE); INFRA means that the sandbox failed and says nothing
+about the program. `Sandbox("unsafe-process")` needs no engine and protects from honest mistakes
+only: its verdicts say `isolation=none`.
 """
 
 from sandbox.judge import IMAGE, Sandbox
+from sandbox.pool import SandboxPool
 from sandbox.protocol import (
     Comparator,
     Isolation,
@@ -48,6 +50,7 @@ __all__ = [
     "Limits",
     "Program",
     "Sandbox",
+    "SandboxPool",
     "SandboxUnavailable",
     "Status",
     "TestCase",

@@ -17,10 +17,10 @@ import pytest
 from pipeline import schemas
 from pipeline.config import FileProblems
 from pipeline.execution import to_program
-from pipeline.problems import BadRows, NoProblems, load_canonical_programs, load_problems
+from pipeline.problems import BadRows, NoProblems, Reading, load_problems, read_files
 from pipeline.problems.livecodebench import unpack
 from pipeline.problems.rows import FieldError
-from sandbox.protocol import Comparator, Status, TestCase
+from sandbox import Comparator, Sandbox, Status, TestCase, Verdict
 
 DATA = Path(__file__).parents[3] / "shared/data"
 OURS = {
@@ -260,58 +260,63 @@ def test_call_based_tests_of_livecodebench_must_be_json(tmp_path):
 
 # --- the recorded benchmarks -------------------------------------------------------------------
 
-recorded = pytest.mark.skipif(not DATA.exists(), reason="shared/data is not beside the project")
+
+def reading(form: str, name: str) -> Reading:
+    if not DATA.exists():
+        pytest.skip("shared/data is not beside the project")
+    return read_files(FileProblems(kind=form, paths=(str(DATA / name),)))
 
 
-@recorded
-def test_leetcode_dataset_is_read_whole_and_judged_outside_the_programs_process():
-    problems = load("leetcode", DATA / "leetcode-v0.3.1-test.jsonl.gz")
-    assert len(problems) == 228
-    tests = [test for problem in problems for test in problem.tests]
+@pytest.fixture(scope="module")
+def leetcode() -> Reading:
+    return reading("leetcode", "leetcode-v0.3.1-test.jsonl.gz")
+
+
+@pytest.fixture(scope="module")
+def humaneval() -> Reading:
+    return reading("humaneval", "humaneval.jsonl.gz")
+
+
+def rejected(sandbox: Sandbox, found: Reading, most_tests: int | None = None) -> dict[str, Verdict]:
+    """The canonical programs that are not accepted."""
+    verdicts: dict[str, Verdict] = {}
+    for each in found.read:
+        assert each.canonical
+        program = to_program(each.problem, each.canonical, 256)
+        program = dataclasses.replace(program, tests=program.tests[:most_tests])
+        verdicts[each.problem.problem_id] = verdict = sandbox.judge(program)
+        assert verdict.tests_forgeable == sum(test.script is not None for test in program.tests)
+    return {name: verdict for name, verdict in verdicts.items() if verdict.status != Status.AC}
+
+
+def test_leetcode_dataset_is_read_whole_and_judged_outside_the_programs_process(leetcode):
+    assert len(leetcode.problems) == 228
+    tests = [test for problem in leetcode.problems for test in problem.tests]
     assert len(tests) == 23_234
     assert not any(test.script for test in tests)
     assert sum("TreeNode(" in (test.kwargs or "") for test in tests) == 75
-    assert {problem.difficulty for problem in problems} == {"easy", "medium", "hard"}
-    dates = [problem.released_on for problem in problems]
+    assert {problem.difficulty for problem in leetcode.problems} == {"easy", "medium", "hard"}
+    dates = [problem.released_on for problem in leetcode.problems]
     assert (min(dates), max(dates)) == (datetime.date(2024, 8, 4), datetime.date(2025, 3, 30))
 
 
-@recorded
-def test_humaneval_is_read_whole_and_what_is_no_literal_stays_a_script():
-    problems = load("humaneval", DATA / "humaneval.jsonl.gz")
-    assert len(problems) == 164
-    scripted = [p for p in problems if any(test.script for test in p.tests)]
+def test_humaneval_is_read_whole_and_what_is_no_literal_stays_a_script(humaneval):
+    assert len(humaneval.problems) == 164
+    scripted = [p for p in humaneval.problems if any(test.script for test in p.tests)]
     assert sorted(int(problem.problem_id.partition("/")[2]) for problem in scripted) == [
         *(2, 4, 32, 33, 37, 38, 44, 50, 53, 151)
     ]
-    assert sum(len(p.tests) for p in problems) == 1117
+    assert sum(len(problem.tests) for problem in humaneval.problems) == 1117
 
 
-@recorded
 @pytest.mark.docker
-def test_every_canonical_program_of_humaneval_is_accepted(docker_sandbox):
-    canonical = load_canonical_programs(
-        FileProblems(kind="humaneval", paths=(str(DATA / "humaneval.jsonl.gz"),))
-    )
-    rejected = {}
-    for problem in load("humaneval", DATA / "humaneval.jsonl.gz"):
-        verdict = docker_sandbox.judge(to_program(problem, canonical[problem.problem_id], 256))
-        assert verdict.tests_forgeable == sum(test.script is not None for test in problem.tests)
-        if verdict.status is not Status.AC:
-            rejected[problem.problem_id] = verdict
-    assert rejected == {}
+def test_every_canonical_program_of_humaneval_is_accepted(humaneval, docker_sandbox):
+    assert rejected(docker_sandbox, humaneval) == {}
 
 
-@recorded
 @pytest.mark.docker
-def test_every_canonical_program_of_leetcode_dataset_passes_its_first_tests(docker_sandbox):
+def test_every_canonical_program_of_leetcode_dataset_passes_its_first_tests(
+    leetcode, docker_sandbox
+):
     """All 23,234 tests take minutes: `python -m jobs.judge --programs canonical` runs them."""
-    path = DATA / "leetcode-v0.3.1-test.jsonl.gz"
-    canonical = load_canonical_programs(FileProblems(kind="leetcode", paths=(str(path),)))
-    rejected = {}
-    for problem in load("leetcode", path):
-        program = to_program(problem, canonical[problem.problem_id], 256)
-        verdict = docker_sandbox.judge(dataclasses.replace(program, tests=program.tests[:2]))
-        if verdict.status is not Status.AC:
-            rejected[problem.problem_id] = verdict
-    assert rejected == {}
+    assert rejected(docker_sandbox, leetcode, most_tests=2) == {}
