@@ -5,12 +5,15 @@ The key is read from OPENAI_API_KEY and nowhere else, and only here.
 
 import asyncio
 import difflib
+import functools
 import itertools
 import json
 import math
 import os
+import ssl
 from collections.abc import Iterator
 
+import httpx2
 import openai
 
 from pipeline.config import OpenAIPolicy
@@ -69,6 +72,7 @@ class Connection:
                 base_url=config.base_url,
                 timeout=config.timeout_s,
                 max_retries=0,  # ours know the journal, the budget and the rate limits
+                http_client=openai.DefaultAsyncHttpxClient(verify=_certificates()),
             )
             for _ in range(math.ceil(config.requests_in_flight / _CALLS_PER_CLIENT))
         ]
@@ -91,6 +95,12 @@ class Connection:
 def without_key(text: str) -> str:
     api_key = os.environ.get("OPENAI_API_KEY")
     return text.replace(api_key, "[key]") if api_key else text
+
+
+@functools.cache
+def _certificates() -> ssl.SSLContext:
+    """Read once, not once for every client."""
+    return httpx2.create_ssl_context()
 
 
 async def _models(client: openai.AsyncOpenAI) -> list[str]:
