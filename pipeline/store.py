@@ -121,8 +121,8 @@ class StageStore(Generic[R]):
         half-written is then left behind.
         """
         table = self.schema.to_table(rows)
-        footer = _describe(table, self.schema, self.input_digests(index), quarantined)
-        write_atomically(self.path(index), _serialise(table, footer))
+        footer = describe_part(table, self.schema, self.input_digests(index), quarantined)
+        write_atomically(self.path(index), serialise(table, footer))
         return footer.summary(index)
 
     def read(self, index: int) -> list[R]:
@@ -268,7 +268,7 @@ def write_rows(path: str, rows: Iterable[R], schema: RecordSchema[R]) -> None:
 
 def write_table(path: str, table: pa.Table, schema: RecordSchema[Any]) -> None:
     """`write_rows` for rows that are a table already, sorted by key. Raises StoreError."""
-    write_atomically(path, _serialise(table, _describe(table, schema, {}, ())))
+    write_atomically(path, serialise(table, describe_part(table, schema, {}, ())))
 
 
 def digest(table: pa.Table, schema: RecordSchema[Any]) -> str:
@@ -346,12 +346,13 @@ def _footer_of(reader: pa.ipc.RecordBatchFileReader) -> Footer:
         raise ValueError("its footer is not one of ours") from error
 
 
-def _describe(
+def describe_part(
     table: pa.Table,
     schema: RecordSchema[Any],
     input_digests: dict[str, str],
     quarantined: tuple[Quarantined, ...],
 ) -> Footer:
+    """The footer of a part with these rows, its checksum still to come."""
     identity = digest(table, schema)
     left_out = sorted(q.problem_id for q in quarantined if q.reason is not QuarantineReason.INFRA)
     return Footer(
@@ -375,7 +376,8 @@ def _tally(table: pa.Table, schema: RecordSchema[Any]) -> Tally:
     return Tally(sums, {key or "none": counts[key] for key in sorted(counts, key=str)})
 
 
-def _serialise(table: pa.Table, footer: Footer) -> bytearray:
+def serialise(table: pa.Table, footer: Footer) -> bytearray:
+    """A part's bytes, sealed with their checksum."""
     metadata = {"part": json.dumps(footer.to_json(), sort_keys=True)}
     sink = pa.BufferOutputStream()
     options = pa.ipc.IpcWriteOptions(compression="zstd")

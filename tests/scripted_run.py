@@ -49,7 +49,7 @@ def write_problems(place: Path, statements: Sequence[str]) -> None:
     place.mkdir(parents=True, exist_ok=True)
     rows = [
         {
-            "problem_id": f"p{number:03d}",
+            "problem_id": f"p{number:06d}",
             "statement": statement,
             "difficulty": "easy",
             "released_on": "2024-01-01",
@@ -75,8 +75,8 @@ def config(place: Path, root: str | None = None, **sampling: Any) -> PipelineCon
     )
 
 
-def plan_of(place: Path, root: str | None = None) -> Plan:
-    return make_plan(config(place, root))
+def plan_of(place: Path, root: str | None = None, **sampling: Any) -> Plan:
+    return make_plan(config(place, root, **sampling))
 
 
 def answer(request: PolicyRequest, index: int) -> str:

@@ -132,7 +132,7 @@ def test_a_retry_makes_what_was_given_up_and_nothing_else(stage: StageStore[Step
 
 
 STATEMENTS = ["fine", "KILLS_POLICY", "fine", "fine", "fine", "RAISES", "fine", "fine"]
-GIVEN_UP = {"p001": "solutions", "p005": "solutions"}
+GIVEN_UP = {"p000001": "solutions", "p000005": "solutions"}
 
 
 @pytest.fixture(scope="module")
@@ -175,7 +175,7 @@ def test_deadly_problems_are_quarantined_and_named_and_the_run_goes_on(
 def test_all_other_problems_have_all_their_examples(plan: Plan) -> None:
     examples = plan.examples.read_all(plan.examples.done())
     assert {example.problem_id for example in examples} == {
-        f"p{number:03d}" for number, statement in enumerate(STATEMENTS) if statement == "fine"
+        f"p{number:06d}" for number, statement in enumerate(STATEMENTS) if statement == "fine"
     }
     assert len(examples) == STATEMENTS.count("fine") * scripted_run.SAMPLES
     assert all(example.trials == (2, 0) for example in examples)
