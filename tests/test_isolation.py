@@ -1,0 +1,41 @@
+"""Verdicts of different isolation never mix unasked: they have different fingerprints, and so
+different directories, while what no sandbox has shaped is shared."""
+
+from pathlib import Path
+
+from pipeline.config import PipelineConfig, SandboxConfig, ScaleModelProblems, VLLMPolicy
+from pipeline.plan import Plan, make_plan
+
+
+def plan(place: Path, sandbox: SandboxConfig) -> Plan:
+    return make_plan(
+        PipelineConfig(
+            problems=ScaleModelProblems(),
+            policy=VLLMPolicy(model="somewhere", gpus=0),
+            sandbox=sandbox,
+            root=str(place),
+        )
+    )
+
+
+def test_every_stage_that_executes_keeps_isolations_apart(tmp_path: Path) -> None:
+    safe = plan(tmp_path, SandboxConfig(isolation="docker"))
+    unsafe = plan(tmp_path, SandboxConfig(isolation="unsafe-process"))
+    assert safe.truths is not None
+    assert unsafe.truths is not None
+    executed = (
+        (safe.verdicts, unsafe.verdicts),
+        (safe.truths, unsafe.truths),
+        (safe.examples, unsafe.examples),
+        *((a.rollouts, b.rollouts) for a, b in zip(safe.waves, unsafe.waves, strict=True)),
+    )
+    for one, other in executed:
+        assert one.path(0) != other.path(0)
+    asked = [(safe.problems, unsafe.problems), (safe.solutions, unsafe.solutions)]
+    asked += [(a.completions, b.completions) for a, b in zip(safe.waves, unsafe.waves, strict=True)]
+    for one, other in asked:
+        assert one.path(0) == other.path(0)
+
+
+def test_a_run_is_isolated_unless_it_asks_not_to_be() -> None:
+    assert SandboxConfig().isolation == "docker"
