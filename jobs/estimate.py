@@ -138,7 +138,8 @@ def make_estimate(config: PipelineConfig, chosen: argparse.Namespace) -> tuple[E
     """
     if isinstance(config.rollouts.policy or config.policy, ReplayPolicy):
         raise ConfigError(
-            "rollouts.policy: a replay policy cannot complete prefixes; name a vllm or openai policy"
+            "rollouts.policy: a replay policy cannot complete prefixes; name a vllm or openai "
+            "policy"
         )
     problems, notes = problems_of(config, chosen)
     roles = assign_roles(problems, config.splits)
