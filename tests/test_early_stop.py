@@ -5,7 +5,16 @@ import itertools
 import numpy as np
 import pytest
 
-from pipeline.config import EarlyStop
+from pipeline.config import (
+    ArmConfig,
+    EarlyStop,
+    PipelineConfig,
+    RolloutConfig,
+    ScaleModelProblems,
+    Targets,
+    TrainingConfig,
+    VLLMPolicy,
+)
 from pipeline.early_stop import decided_steps, max_risk, stopping_region, walk, waves
 from pipeline.records import StepLabel
 
@@ -75,3 +84,18 @@ def test_counts_that_are_no_end_of_a_wave_decide_nothing() -> None:
     counts = {"all failed": (0, 8), "one is missing": (0, 7), "none was judged": (0, 0)}
     labels = [StepLabel(step_id, *passed_of) for step_id, passed_of in counts.items()]
     assert decided_steps(labels, stopping_region(16, RULE)) == {"all failed"}
+
+
+def test_a_rule_that_could_never_stop_anything_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"early_stop.first \(4\) must be below samples \(4\)"):
+        RolloutConfig(samples=4, early_stop=RULE)
+
+
+def test_targets_that_leave_the_own_ending_out_are_refused_where_it_is_counted() -> None:
+    with pytest.raises(ValueError, match=r"rollouts\.own_ending"):
+        PipelineConfig(
+            problems=ScaleModelProblems(),
+            policy=VLLMPolicy(model="somewhere", gpus=0),
+            rollouts=RolloutConfig(own_ending=True),
+            training=TrainingConfig(arms=(ArmConfig(name="any", targets=Targets.HARD),)),
+        )

@@ -118,6 +118,11 @@ class PipelineConfig(Section):
                     f"training.arms: {arm.name!r} wants targets 'true', which only scale_model "
                     f"problems have; problems.kind is {self.problems.kind!r}"
                 )
+            if arm.targets is Targets.HARD and self.rollouts.own_ending:
+                raise ValueError(
+                    f"training.arms: {arm.name!r} has targets 'hard', which leave a solution's own "
+                    "ending out, but rollouts.own_ending counts it: switch one of them off"
+                )
         for option, where in (("root", self.root), ("output", self.output)):
             if "://" in where:
                 raise ValueError(

@@ -146,8 +146,9 @@ class VLLM:
             top_p=self._config.top_p,
             max_tokens=min(self._config.max_tokens, self._context - len(tokens)),
             stop=[*self._config.stop, *stop],
-            seed=_seed(self._config.seed, key, index),
+            seed=sample_seed(self._config.seed, key, index),
             output_kind=RequestOutputKind.FINAL_ONLY,
+            skip_clone=True,  # it is nobody else's
         )
         try:
             answer = await self._engine.answer(tokens_input(tokens), params, f"{key}-{index}")
@@ -161,15 +162,41 @@ class VLLM:
         return PolicyResponse(key, index, answer.text, reason, len(tokens), len(answer.token_ids))
 
 
-def _seed(seed: int, key: str, index: int) -> int:
+def sample_seed(seed: int, key: str, index: int) -> int:
     """63 hashed bits: neighbouring requests get unrelated draws."""
     return int(content_hash("vllm", seed, key, index), 16) >> 1
 
 
+def engine_options(config: VLLMPolicy) -> dict[str, Any]:
+    """What vLLM is told of the engine (the arguments of `EngineArgs` and `LLM`)."""
+    options: dict[str, Any] = {
+        "model": config.model,
+        "dtype": config.dtype,
+        "seed": config.seed,
+        "tensor_parallel_size": config.tensor_parallel,
+        "enable_prefix_caching": True,
+        "disable_log_stats": True,
+        "use_tqdm_on_load": False,
+        "worker_extension_cls": "pipeline.policies.vllm_engine_life.DiesWithItsParent",
+    }
+    if config.max_model_len is not None:
+        options["max_model_len"] = config.max_model_len
+    if config.gpus == 0:
+        options["enforce_eager"] = True
+        options["enable_chunked_prefill"] = False
+        options["kv_cache_memory_bytes"] = int(config.kv_cache_gb * 2**30)
+    return options
+
+
+def set_environment(config: VLLMPolicy) -> None:
+    """What vLLM is told by environment variables, where nobody set them otherwise."""
+    for name, value in (_ENVIRONMENT | (_CPU_ENVIRONMENT if config.gpus == 0 else {})).items():
+        os.environ.setdefault(name, value)
+
+
 async def _start_engine(config: VLLMPolicy) -> "AsyncLLM":
     on_cpu = config.gpus == 0
-    for name, value in (_ENVIRONMENT | (_CPU_ENVIRONMENT if on_cpu else {})).items():
-        os.environ.setdefault(name, value)
+    set_environment(config)
 
     from vllm import AsyncEngineArgs
     from vllm.platforms import current_platform
@@ -182,22 +209,7 @@ async def _start_engine(config: VLLMPolicy) -> "AsyncLLM":
             f"{current_platform.device_name or 'no device here'}: set gpus to 0 for the CPU build, "
             "or install the gpu extra on a machine with GPUs"
         )
-    args = AsyncEngineArgs(
-        model=config.model,
-        dtype=config.dtype,
-        seed=config.seed,
-        tensor_parallel_size=config.tensor_parallel,
-        enable_prefix_caching=True,
-        disable_log_stats=True,
-        use_tqdm_on_load=False,
-        worker_extension_cls="pipeline.policies.vllm_engine_life.DiesWithItsParent",
-    )
-    if config.max_model_len is not None:
-        args.max_model_len = config.max_model_len
-    if on_cpu:
-        args.enforce_eager = True
-        args.enable_chunked_prefill = False
-        args.kv_cache_memory_bytes = int(config.kv_cache_gb * 2**30)
+    args = AsyncEngineArgs(**engine_options(config))
     # vLLM's defaults for offline work batch more requests than those for serving.
     return AsyncLLM.from_engine_args(args, usage_context=UsageContext.LLM_CLASS)
 
