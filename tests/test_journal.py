@@ -34,6 +34,42 @@ def test_every_writer_has_a_file_of_its_own_and_readers_see_them_all(tmp_path: P
     assert (third.get("a", 0), third.get("b", 0)) == (b"1", b"2")
 
 
+def test_records_of_other_processes_are_seen_after_a_refresh(tmp_path: Path) -> None:
+    first, second = Journal(tmp_path), Journal(tmp_path)
+    first.put("a", 0, b"1")
+    assert ("a", 0) not in second
+    second.refresh()
+    assert second.get("a", 0) == b"1"
+    second.put("b", 0, b"2")
+    first.put("a", 1, b"3")
+    for journal in (first, second):
+        journal.refresh()
+        assert sorted(journal.payloads()) == [b"1", b"2", b"3"]
+
+
+def test_a_record_that_is_half_written_is_seen_when_it_is_whole(tmp_path: Path) -> None:
+    journal = Journal(tmp_path)
+    journal.put("a", 0, b"1")
+    journal.put("a", 1, b"2" * 100)
+    journal.close()
+    (path,) = tmp_path.glob("*.journal")
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-50])
+    reader = Journal(tmp_path)
+    assert (reader.get("a", 0), reader.get("a", 1)) == (b"1", None)
+    path.write_bytes(whole)
+    reader.refresh()
+    assert reader.get("a", 1) == b"2" * 100
+
+
+def test_many_records_are_put_at_once(tmp_path: Path) -> None:
+    Journal(tmp_path).put_all(("hash", index, str(index).encode()) for index in range(500))
+    again = Journal(tmp_path)
+    assert [again.get("hash", index) for index in range(500)] == [
+        str(index).encode() for index in range(500)
+    ]
+
+
 def test_opening_without_putting_leaves_no_file(tmp_path: Path) -> None:
     Journal(tmp_path).close()
     assert list(tmp_path.iterdir()) == []
