@@ -9,7 +9,8 @@
 
 A `Sandbox` is one slot, a warm container with no network, no privileges and no memory of what it
 ran before. `judge_all` takes many programs; `SandboxPool(slots)` has the same methods and several
-slots, and `sandbox.actor.SandboxActor` brings them to a Ray cluster. Without blocking an event loop:
+slots, and `sandbox.actor.SandboxActor` brings them to a Ray cluster. Without blocking an event
+loop:
 
     import asyncio
     from sandbox import Program, Sandbox, TestCase
