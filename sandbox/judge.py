@@ -1,39 +1,32 @@
-"""The trusted side: sends a program and its tests to a runner and decides what the answers mean.
+"""One slot: judges programs, and puts a fresh container in the place of one that is lost or spent.
 
-Expected outputs are known here and nowhere else. Whatever comes back is bytes from a hostile place:
-an answer can be right or wrong, but it cannot say that it is right.
+What is said to the runner in the container, and what its answers mean, is in `session.py`.
 """
 
 import asyncio
-import secrets
 import threading
 import time
-from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import partial
 from types import TracebackType
 from typing import Literal, Self
 
-from sandbox import container, frames
+from sandbox import container
 from sandbox.checks import Check, checks_of
 from sandbox.process import ProcessTransport
-from sandbox.protocol import Isolation, Limits, Program, Status, TestCase, Verdict
+from sandbox.protocol import Isolation, Limits, Program, Status, Verdict
+from sandbox.session import CANARY, Failure, Session, Tally
+from sandbox.spare import Supply
 from sandbox.transport import SandboxUnavailable, Transport, TransportError
 
 IMAGE = "chain-of-functions-sandbox"
 
-_START_S = 60.0
-_GRACE_S = 15.0  # beyond a test's wall limit: then the runner counts as silent
 _INFRA_RETRIES = 2
-# Tests sent before their predecessors are answered, so that the runner need not wait for the judge.
-_TESTS_AHEAD = 8
-_BYTES_AHEAD = 1 << 18
 _RESTART_DELAYS_S = (0.5, 2.0, 8.0)  # an engine that is being restarted comes back
 
 
 class Sandbox:
-    """One slot: programs are judged one after another in one warm container.
+    """One slot: programs are judged one after another in one warm container. A second container
+    stands by from the first program on, to take the place of one that has to go (`spare.py`).
 
     The container has twice the memory that one test may use; a program with a higher limit than
     any before it gets a larger container. Methods may be called from several threads; they take
@@ -51,11 +44,15 @@ class Sandbox:
         self._memory_mb = 2 * Limits().memory_mb
         self._turn = threading.Lock()
         self._engine = None
-        self._unwanted: set[bytes] = set()  # requests called off, which may yet be answered
         if isolation == "docker":
             self._engine = container.connect()
             container.remove_orphans(self._engine)
-        self._transport: Transport | None = self._start()
+        self._supply = Supply(self._start, keeps_spare=isolation == "docker")
+        self._session: Session | None = self._fresh()
+
+    @property
+    def _transport(self) -> Transport | None:
+        return None if self._session is None else self._session.transport
 
     @property
     def isolation(self) -> Isolation:
@@ -83,11 +80,12 @@ class Sandbox:
 
     def is_healthy(self) -> bool:
         """Whether a program that is known to be right is accepted: the canary."""
-        return self.judge(_CANARY).status is Status.AC
+        return self.judge(CANARY).status is Status.AC
 
     def close(self) -> None:
         """End the container. May be called twice."""
         self._discard()
+        self._supply.close()
         if self._engine is not None:
             self._engine.close()
 
@@ -103,7 +101,7 @@ class Sandbox:
         self.close()
 
     def _judge(self, program: Program, checks: list[Check]) -> Verdict:
-        tally = _Tally(program, self.isolation)
+        tally = Tally(program, self.isolation)
         failures = 0
         has_waited = False
         while True:
@@ -123,197 +121,45 @@ class Sandbox:
                 continue
             return tally.verdict(failure.status, failure.detail)
 
-    def _run(self, program: Program, checks: list[Check], tally: "_Tally") -> "_Failure | None":
+    def _run(self, program: Program, checks: list[Check], tally: Tally) -> Failure | None:
         """Run the tests that have not passed yet; the first failure, if any."""
-        if 2 * program.limits.memory_mb > self._memory_mb:
-            self._memory_mb = 2 * program.limits.memory_mb
-            self._discard()
-        if self._transport is None:
-            self._transport = self._restart()
-        transport = self._transport
-        limits = program.limits
-        wall_s = 2 * limits.cpu_s + 1
-        left = deque(checks[tally.passed :])
-        ahead: deque[tuple[bytes, Check]] = deque()  # sent, not answered
-        outbox = frames.pack(
-            frames.PROGRAM,
-            frames.NO_REQUEST,
-            {
-                "entry_point": program.entry_point,
-                "cpu_s": limits.cpu_s,
-                "wall_s": wall_s,
-                "memory_mb": limits.memory_mb,
-                "tests": len(left),
-            },
-            program.code.encode("utf-8", "surrogatepass"),
-        )
-        while left or ahead:
-            if len(ahead) <= _TESTS_AHEAD // 2:
-                size = sum(len(check.payload) for _, check in ahead)
-                while left and len(ahead) < _TESTS_AHEAD:
-                    size += len(left[0].payload)
-                    if ahead and size > _BYTES_AHEAD:
-                        break
-                    check, request = left.popleft(), secrets.token_bytes(16)
-                    ahead.append((request, check))
-                    fields = {"output_bytes": check.output_bytes}
-                    outbox += frames.pack(frames.TEST, request, fields, check.payload)
-            deadline = time.monotonic() + wall_s + _GRACE_S
-            if outbox:
-                transport.send(outbox, deadline)
-                outbox = b""
-            request, check = ahead.popleft()
-            answer = self._answer(transport, request, deadline)
-            tally.count(answer)
-            if answer.is_dirty:
-                self._discard()
-            failure = answer.failure(check, program)
-            if failure is not None:
-                self._unwanted.update(request for request, _ in ahead)
-                if ahead and not answer.is_dirty:
-                    end = frames.pack(frames.END, frames.NO_REQUEST, {})
-                    transport.send(end, time.monotonic() + _GRACE_S)
-                return failure
-            tally.passed += 1
-            if answer.is_dirty:
-                return self._run(program, checks, tally)
-        return None
-
-    def _answer(self, transport: Transport, request: bytes, deadline: float) -> "_Answer":
-        """The answer to this very request; those that were called off are passed over. Raises
-        TransportError for anything else."""
         while True:
-            try:
-                frame = frames.read(partial(transport.receive, deadline=deadline))
-            except frames.BrokenStream as error:
-                raise TransportError(f"the runner makes no sense: {error}") from error
-            if frame.kind == frames.RESULT and frame.request in self._unwanted:
-                self._unwanted.discard(frame.request)
-                continue
-            if frame.kind != frames.RESULT or frame.request != request:
-                raise TransportError("the runner answers what it was not asked")
-            self._unwanted.clear()  # it answers in order
-            return _Answer.of(frame)
+            if self._memory_mb < 2 * program.limits.memory_mb:
+                self._memory_mb = 2 * program.limits.memory_mb
+                self._discard()
+            if self._session is None:
+                self._session = self._take()
+            self._supply.prepare(self._memory_mb)
+            failure = self._session.run(program, checks, tally)
+            if self._session.is_spent:
+                self._discard()
+            if failure is not None or tally.passed == len(checks):
+                return failure
 
-    def _start(self) -> Transport:
-        transport: Transport | None = None
-        deadline = time.monotonic() + _START_S
-        self._unwanted = set()
-        try:
-            if self._engine is None:
-                transport = ProcessTransport()
-            else:
-                transport = container.ContainerTransport(self._engine, self._image, self._memory_mb)
-            transport.send(transport.cargo, deadline)
-            receive = partial(transport.receive, deadline=deadline)
-            if frames.read(receive).kind != frames.READY:
-                raise TransportError("the runner does not greet")
-        except (TransportError, frames.BrokenStream) as error:
-            if transport is not None:
-                transport.close()
-            raise SandboxUnavailable(f"the runner does not start: {error}") from error
-        return transport
-
-    def _restart(self) -> Transport:
+    def _take(self) -> Session:
+        """A fresh session; an engine that is being restarted is waited for."""
         for delay in _RESTART_DELAYS_S:
             try:
-                return self._start()
+                return self._fresh()
             except SandboxUnavailable:
                 time.sleep(delay)
-        return self._start()
+        return self._fresh()
+
+    def _fresh(self) -> Session:
+        """A session that no program has seen, and that has proven to accept a right one."""
+        session = self._supply.take(self._memory_mb)
+        if not session.accepts_canary():
+            session.close()
+            raise SandboxUnavailable("a fresh sandbox rejects a program that is right")
+        return session
+
+    def _start(self, memory_mb: int) -> Session:
+        if self._engine is None:
+            return Session(ProcessTransport(), memory_mb)
+        transport = container.ContainerTransport(self._engine, self._image, memory_mb)
+        return Session(transport, memory_mb)
 
     def _discard(self) -> None:
-        if self._transport is not None:
-            self._transport.close()
-            self._transport = None
-
-
-@dataclass(frozen=True, slots=True)
-class _Failure:
-    status: Status
-    detail: str
-    is_wall_only: bool
-
-
-@dataclass(frozen=True, slots=True)
-class _Answer:
-    """What the runner says of one test."""
-
-    outcome: str
-    detail: str
-    cpu_s: float
-    wall_s: float
-    peak_mb: float
-    is_wall_only: bool
-    is_dirty: bool  # something of the test may be left: the container must go
-    output: bytes | None
-
-    @classmethod
-    def of(cls, frame: frames.Frame) -> "_Answer":
-        """Raises TransportError for fields that make no sense."""
-        fields = frame.fields
-        try:
-            return cls(
-                outcome=str(fields["outcome"]),
-                detail=str(fields["detail"])[:400],
-                cpu_s=float(fields["cpu_s"]),
-                wall_s=float(fields["wall_s"]),
-                peak_mb=float(fields["peak_mb"]),
-                is_wall_only=bool(fields["is_wall_only"]),
-                is_dirty=bool(fields["is_dirty"]),
-                output=frame.payload if fields["has_output"] else None,
-            )
-        except (KeyError, TypeError, ValueError) as error:
-            raise TransportError(f"the runner makes no sense: {error!r}") from error
-
-    def failure(self, check: Check, program: Program) -> _Failure | None:
-        if self.outcome == "OK":
-            difference = check.difference(program.comparator, self.output)
-            return None if difference is None else _Failure(Status.WA, difference, False)
-        try:
-            status = Status(self.outcome)
-        except ValueError as error:
-            raise TransportError(f"the runner knows an outcome {self.outcome!r}") from error
-        if status in (Status.AC, Status.INFRA):  # not the runner's to say
-            raise TransportError(f"the runner claims {status}")
-        return _Failure(status, self.detail, self.is_wall_only)
-
-
-class _Tally:
-    """What is known of a program so far; survives the loss of a container."""
-
-    def __init__(self, program: Program, isolation: Isolation) -> None:
-        self._program = program
-        self._isolation = isolation
-        self.passed = 0
-        self._cpu_s = 0.0
-        self._wall_s = 0.0
-        self._peak_mb = 0.0
-
-    def count(self, answer: _Answer) -> None:
-        self._cpu_s += answer.cpu_s
-        self._wall_s += answer.wall_s
-        self._peak_mb = max(self._peak_mb, answer.peak_mb)
-
-    def verdict(self, status: Status, detail: str = "") -> Verdict:
-        has_failed_test = status not in (Status.AC, Status.CE, Status.INFRA)
-        run = self.passed + has_failed_test
-        return Verdict(
-            status=status,
-            tests_passed=self.passed,
-            tests_run=run,
-            tests_total=len(self._program.tests),
-            first_failure=self.passed if has_failed_test else None,
-            detail=detail,
-            cpu_s=self._cpu_s,
-            wall_s=self._wall_s,
-            peak_mb=self._peak_mb,
-            isolation=self._isolation,
-            comparator=self._program.comparator,
-            tests_forgeable=sum(test.script is not None for test in self._program.tests[:run]),
-        )
-
-
-_CANARY = Program(
-    "print(sum(map(int, input().split())))", (TestCase(stdin="20 22\n", expected="42\n"),)
-)
+        if self._session is not None:
+            self._session.close()
+            self._session = None

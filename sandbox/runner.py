@@ -235,7 +235,7 @@ class _Runner:
         try:
             while True:
                 waiting = self._judge.frames
-                if waiting and waiting[0].kind != frames.TEST:
+                if any(frame.kind != frames.TEST for frame in waiting):
                     return False
                 if waiting and work_ahead is not None and len(self._flight) == 1:
                     self._launch(work_ahead, wall_s)

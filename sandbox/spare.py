@@ -1,0 +1,64 @@
+"""A fresh sandbox at once: the next one is started while the present one works.
+
+Starting a container takes most of a second, and a program that stays dirty, runs out of memory or
+sleeps costs one. Taken from here it costs what has not yet passed of that second.
+"""
+
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future
+from contextlib import suppress
+
+from sandbox.session import Session
+from sandbox.transport import SandboxUnavailable
+
+
+class Supply:
+    """Hands out sessions that `start(memory_mb)` makes; with `keeps_spare`, keeps one ahead."""
+
+    def __init__(self, start: Callable[[int], Session], *, keeps_spare: bool) -> None:
+        self._start = start
+        self._keeps_spare = keeps_spare
+        self._spare: Future[Session] | None = None
+        self._lock = threading.Lock()
+        self._is_closed = False
+
+    def take(self, memory_mb: int) -> Session:
+        """A session that no program has seen, with as much memory. Raises SandboxUnavailable."""
+        with self._lock:
+            spare, self._spare = self._spare, None
+        session = None
+        if spare is not None:
+            with suppress(SandboxUnavailable):  # that was then
+                session = spare.result()
+        if session is not None and session.memory_mb != memory_mb:
+            session.close()
+            session = None
+        return session or self._start(memory_mb)
+
+    def prepare(self, memory_mb: int) -> None:
+        """Start the next session behind the caller's back, unless there is one."""
+        with self._lock:
+            if not self._keeps_spare or self._is_closed or self._spare is not None:
+                return
+            self._spare = spare = Future()
+        threading.Thread(
+            target=self._fulfil, args=(spare, memory_mb), name="sandbox-spare", daemon=False
+        ).start()
+
+    def close(self) -> None:
+        """End the spare, once it is there."""
+        with self._lock:
+            self._is_closed = True
+            spare, self._spare = self._spare, None
+        if spare is not None:
+            with suppress(SandboxUnavailable):
+                spare.result().close()
+
+    def _fulfil(self, spare: "Future[Session]", memory_mb: int) -> None:
+        try:
+            spare.set_result(self._start(memory_mb))
+        except SandboxUnavailable as error:
+            spare.set_exception(error)
+        except BaseException as error:  # noqa: BLE001 - whoever waits must be told
+            spare.set_exception(SandboxUnavailable(f"the runner does not start: {error!r}"))
