@@ -89,7 +89,7 @@ def test_a_container_lost_mid_program_changes_no_verdict(
 ) -> None:
     if strike in (stop_its_processes, kill_the_runner_alone) and os.geteuid() != 0:
         pytest.skip("only root may signal the processes of a container")
-    monkeypatch.setattr("sandbox.judge._GRACE_S", 1.0, raising=False)  # of a silent runner
+    monkeypatch.setattr("sandbox.session._GRACE_S", 1.0)  # of a silent runner
     program = WRONG_IN_THE_FIFTH_TEST if strike is remove else RIGHT
     with Sandbox() as sandbox:
         lost = container_of(sandbox)
