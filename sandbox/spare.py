@@ -46,14 +46,25 @@ class Supply:
             target=self._fulfil, args=(spare, memory_mb), name="sandbox-spare", daemon=False
         ).start()
 
-    def close(self) -> None:
+    def wait_for_spare(self, timeout_s: float) -> None:
+        """Until the spare that is being started is there. Raises TimeoutError."""
+        with self._lock:
+            spare = self._spare
+        if spare is not None:
+            spare.result(timeout_s)
+
+    def drop_spare(self) -> None:
         """End the spare, once it is there."""
         with self._lock:
-            self._is_closed = True
             spare, self._spare = self._spare, None
         if spare is not None:
             with suppress(SandboxUnavailable):
                 spare.result().close()
+
+    def close(self) -> None:
+        with self._lock:
+            self._is_closed = True
+        self.drop_spare()
 
     def _fulfil(self, spare: "Future[Session]", memory_mb: int) -> None:
         try:

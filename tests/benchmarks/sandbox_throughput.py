@@ -2,35 +2,50 @@
 
 `python -m tests.benchmarks.sandbox_throughput [--programs N] [--json]`
 
-- `fork_server`: an ordinary process on the host forks per test, with pipes and nothing else: the
-  limit of what any sandbox of this kind can reach;
-- `docker`, `process`: ours, one slot;
+- `fork_server`: an ordinary process on the host compiles each program once, forks per test, with
+  fresh pipes for standard input and output, and waits: the limit of what a sandbox that forks per
+  test can reach. It has no uid, no limits, no directory, no clock, and believes what it reads;
+- `docker`, `docker_2_slots`, `process`: ours; `ray`: an actor with one slot, called program by
+  program, against `docker` in the same rounds;
 - `bare_process`: `python3 program.py` per test, on the host;
-- `docker_exec`: `docker exec` per test into a warm container.
+- `docker_exec`, `docker_run`: `docker exec` per test into a warm container, `docker run` per test.
 
 Every program sums the numbers of its input, with a few helpers, as long as a small solution is.
 The designs take turns, a round each, so that a machine that is busy with other things is equally
-unkind to all; figures are medians over the rounds. The slow designs run fewer tests.
+unkind to all; a figure is the median over the rounds, a ratio the median of the rounds' ratios. The
+slow designs run fewer tests.
+
+`recycle_s` is what a caller waits for a fresh container that has accepted the canary, with the
+spare ready and without one. `idle_mb` is the memory that the kernel charges to the cgroup of one
+idle container, without the file cache; `idle_shim_mb` the proportional share of its containerd
+shim, which runs outside; `slot_mb` both, twice: the container and its spare.
 """
 
 import argparse
 import json
+import os
+import re
 import statistics
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
 
-from sandbox import IMAGE, Program, Sandbox, Status, TestCase
-from sandbox.container import connect
+from sandbox import IMAGE, Program, Sandbox, SandboxPool, Status, TestCase
+from sandbox.actor import SandboxActor
+from sandbox.container import ContainerTransport, connect
 from sandbox.image import ensure_image
 
 _STDIN, _EXPECTED = "3\n1 2 3\n", "6\n"
 _ROUNDS = 5
-_SLOW_TESTS = 12  # of the designs that take a tenth of a second each
+_SLOW_TESTS = 3  # a round, of the designs that take a tenth of a second or more each
+_RECYCLES = 3
+_SPARE_S = 60.0  # longest that a spare is waited for
 
 _CODE = '''
 import sys
@@ -73,7 +88,7 @@ def _programs(count: int, tests: int, serial: int) -> list[Program]:
     return [Program(f"{_CODE}# {serial} {i}\n", (test,) * tests) for i in range(count)]
 
 
-def _judge(sandbox: Sandbox) -> Callable[[list[Program]], None]:
+def _judge(sandbox: Sandbox | SandboxPool) -> Callable[[list[Program]], None]:
     def run(programs: list[Program]) -> None:
         verdicts = sandbox.judge_all(programs)
         assert all(verdict.status is Status.AC for verdict in verdicts)
@@ -167,36 +182,141 @@ class _DockerExec:
         self._client.close()
 
 
+class _DockerRun:
+    def __call__(self, programs: list[Program]) -> None:
+        for program in programs:
+            for test in program.tests:
+                command = ["docker", "run", "--rm", "-i", "--network", "none", IMAGE, "python3"]
+                done = subprocess.run(
+                    [*command, "-c", program.code], input=test.stdin, capture_output=True, text=True
+                )
+                assert done.stdout == test.expected
+
+
+class _RayActor:
+    """One slot in an actor of a local cluster, with programs waiting for it there."""
+
+    def __init__(self) -> None:
+        import ray
+
+        self._ray = ray
+        ray.init(address="local", num_cpus=1, include_dashboard=False, log_to_driver=False)
+        self._actor = ray.remote(max_concurrency=8)(SandboxActor).remote()
+        ray.get(self._actor.check_health.remote())
+
+    def __call__(self, programs: list[Program]) -> None:
+        pending = [self._actor.judge.remote(program) for program in programs]
+        assert all(verdict.status is Status.AC for verdict in self._ray.get(pending))
+
+    def close(self) -> None:
+        self._ray.get(self._actor.close.remote())
+        self._ray.shutdown()
+
+
 def measure(programs: int) -> dict[str, float]:
     """Executions per second of each design with 10 tests a program and with 1, and the ratios that
     the sandbox is held to."""
     ensure_image()
-    fork_server, docker_exec = _ForkServer(), _DockerExec()
-    started = time.monotonic()
-    with Sandbox("docker") as docker, Sandbox("unsafe-process") as process:
+    with ExitStack() as stack:
+        fork_server, docker_exec, ray_actor = _ForkServer(), _DockerExec(), _RayActor()
+        for design in (fork_server, docker_exec, ray_actor):
+            stack.callback(design.close)
+        started = time.monotonic()
+        docker = stack.enter_context(Sandbox("docker"))
         start_s = time.monotonic() - started
-        fast = {"fork_server": fork_server, "docker": _judge(docker), "process": _judge(process)}
+        two_slots = stack.enter_context(SandboxPool(2))
+        process = stack.enter_context(Sandbox("unsafe-process"))
+        fast = {
+            "fork_server": fork_server,
+            "docker": _judge(docker),
+            "docker_2_slots": _judge(two_slots),
+            "process": _judge(process),
+        }
+        slow = {
+            "bare_process": _bare_process,
+            "docker_exec": docker_exec,
+            "docker_run": _DockerRun(),
+        }
+        for run in (*fast.values(), ray_actor):
+            run(_programs(4, 2, -1))  # and the spares are being started
+        docker._supply.wait_for_spare(_SPARE_S)
         rates: dict[str, list[float]] = {}
         for round_ in range(_ROUNDS):
             for tests in (10, 1):
                 batch = _programs(max(1, programs // _ROUNDS), tests, round_)
                 for name, run in fast.items():
                     rates.setdefault(f"{name}_{tests}_tests", []).append(_rate(run, batch))
-            batch = _programs(_SLOW_TESTS // _ROUNDS, 1, round_)
-            for name, run in (("bare_process", _bare_process), ("docker_exec", docker_exec)):
+                if tests == 10:
+                    rates.setdefault("ray_10_tests", []).append(_rate(ray_actor, batch))
+            batch = _programs(_SLOW_TESTS, 1, round_)
+            for name, run in slow.items():
                 rates.setdefault(name, []).append(_rate(run, batch))
-    fork_server.close()
-    docker_exec.close()
-    figures = {name: statistics.median(values) for name, values in rates.items()}
-    for tests in (10, 1):
-        limit = figures[f"fork_server_{tests}_tests"]
-        for name in ("docker", "process"):
-            figures[f"{name}_of_fork_server_{tests}_tests"] = (
-                figures[f"{name}_{tests}_tests"] / limit
-            )
-    figures["docker_of_docker_exec"] = figures["docker_10_tests"] / figures["docker_exec"]
-    figures["start_s"] = start_s
-    return figures
+        figures = {name: statistics.median(values) for name, values in rates.items()}
+        for tests in (10, 1):
+            for name in ("docker", "docker_2_slots", "process"):
+                figures[f"{name}_of_fork_server_{tests}_tests"] = _ratio(
+                    rates[f"{name}_{tests}_tests"], rates[f"fork_server_{tests}_tests"]
+                )
+        for name in slow:
+            figures[f"docker_of_{name}"] = _ratio(rates["docker_10_tests"], rates[name])
+        figures["ray_of_docker_10_tests"] = _ratio(rates["ray_10_tests"], rates["docker_10_tests"])
+        figures["start_s"] = start_s
+        return figures | _recycling(docker) | _memory(docker)
+
+
+def _ratio(ours: list[float], theirs: list[float]) -> float:
+    return statistics.median(a / b for a, b in zip(ours, theirs, strict=True))
+
+
+def _recycling(sandbox: Sandbox) -> dict[str, float]:
+    """Seconds until a container that had to go is replaced and has proven itself."""
+    with_spare, without = [], []
+    for _ in range(_RECYCLES):
+        sandbox._supply.wait_for_spare(_SPARE_S)
+        with_spare.append(_seconds_to_recycle(sandbox))
+        sandbox._supply.drop_spare()
+        without.append(_seconds_to_recycle(sandbox))
+        assert sandbox.is_healthy()  # a new spare is under way
+    return {
+        "recycle_with_spare_s": statistics.median(with_spare),
+        "recycle_without_spare_s": statistics.median(without),
+    }
+
+
+def _seconds_to_recycle(sandbox: Sandbox) -> float:
+    sandbox._discard()
+    started = time.perf_counter()
+    sandbox._session = sandbox._take()
+    return time.perf_counter() - started
+
+
+def _memory(sandbox: Sandbox) -> dict[str, float]:
+    """MiB of an idle container, and of the shim that the engine keeps for it."""
+    sandbox._supply.wait_for_spare(_SPARE_S)
+    transport = sandbox._transport
+    assert isinstance(transport, ContainerTransport)
+    charged = transport._container.exec_run(
+        ["sh", "-c", "cat /sys/fs/cgroup/memory.stat /sys/fs/cgroup/memory/memory.stat"], user="0"
+    ).output.decode(errors="replace")
+    counted = dict(re.findall(r"^(anon|kernel|shmem|rss) (\d+)$", charged, re.MULTILINE))
+    idle_mb = sum(map(int, counted.values())) / (1 << 20)
+    shim_mb = _shim_mb(transport.container_id)
+    return {"idle_mb": idle_mb, "idle_shim_mb": shim_mb, "slot_mb": 2 * (idle_mb + shim_mb)}
+
+
+def _shim_mb(container_id: str) -> float:
+    for process in Path("/proc").iterdir():
+        try:
+            if "shim" not in os.readlink(process / "exe"):
+                continue
+            if container_id not in (process / "cmdline").read_text():
+                continue
+            share = re.search(r"^Pss:\s+(\d+) kB", (process / "smaps_rollup").read_text(), re.M)
+        except OSError:
+            continue
+        if share:
+            return int(share[1]) / 1024
+    return 0.0
 
 
 def _rate(run: Callable[[list[Program]], None], programs: list[Program]) -> float:
@@ -207,7 +327,7 @@ def _rate(run: Callable[[list[Program]], None], programs: list[Program]) -> floa
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Test executions per second of the sandbox.")
-    parser.add_argument("--programs", type=int, default=100, help="programs (default: 100)")
+    parser.add_argument("--programs", type=int, default=200, help="programs (default: 200)")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     options = parser.parse_args()
     figures = measure(options.programs)
