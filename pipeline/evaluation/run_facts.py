@@ -1,7 +1,7 @@
 """What a report says of the run besides its result: given by whoever ran it, never guessed."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from pydantic import BaseModel
 
@@ -11,13 +11,15 @@ from sandbox.protocol import Isolation
 @dataclass(frozen=True, slots=True)
 class RunFacts:
     """`counts` in the order to show them (label -> number); `verdicts` counts all programs that
-    were executed by what isolated them; `versions` maps packages, and the commit, to versions."""
+    were executed by what isolated them; `versions` maps packages, and the commit, to versions;
+    `quarantined` says of problems that were given up, and in which stage, why."""
 
     name: str
     config: BaseModel
     counts: Mapping[str, int]
     verdicts: Mapping[Isolation, int]
     versions: Mapping[str, str]
+    quarantined: Mapping[str, str] = field(default_factory=dict[str, str])
 
     @property
     def unsafe(self) -> bool:

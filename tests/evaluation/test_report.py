@@ -1,3 +1,4 @@
+import dataclasses
 import io
 import json
 from html.parser import HTMLParser
@@ -192,3 +193,12 @@ def test_the_terminal_table_has_a_row_per_method_and_a_column_per_difficulty(sel
     for part in ("by number of functions", "n=14", "n=13", "overall"):
         assert part in table
     assert "PRM + corrected labels against PRM soft: " in differences
+
+
+def test_problems_that_were_given_up_are_named_with_the_reason(selection):
+    given_up = {"p7 in solutions": "its worker died 2 times"}
+    named = dataclasses.replace(facts({Isolation.DOCKER: 1}), quarantined=given_up)
+    page = report_page(selection, named, [])
+    assert "p7 in solutions" in page
+    assert "its worker died 2 times" in page
+    assert "Given up" not in report_page(selection, facts({Isolation.DOCKER: 1}), [])
