@@ -32,6 +32,7 @@ import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
@@ -201,7 +202,8 @@ class _RayActor:
 
         self._ray = ray
         ray.init(address="local", num_cpus=1, include_dashboard=False, log_to_driver=False)
-        self._actor = ray.remote(max_concurrency=8)(SandboxActor).remote()
+        options: dict[str, Any] = {"max_concurrency": 8}
+        self._actor: Any = ray.remote(**options)(SandboxActor).remote()
         ray.get(self._actor.check_health.remote())
 
     def __call__(self, programs: list[Program]) -> None:
@@ -295,9 +297,10 @@ def _memory(sandbox: Sandbox) -> dict[str, float]:
     sandbox._supply.wait_for_spare(_SPARE_S)
     transport = sandbox._transport
     assert isinstance(transport, ContainerTransport)
-    charged = transport._container.exec_run(
+    listing: Any = transport._container.exec_run(
         ["sh", "-c", "cat /sys/fs/cgroup/memory.stat /sys/fs/cgroup/memory/memory.stat"], user="0"
-    ).output.decode(errors="replace")
+    ).output
+    charged = listing.decode(errors="replace")
     counted = dict(re.findall(r"^(anon|kernel|shmem|rss) (\d+)$", charged, re.MULTILINE))
     idle_mb = sum(map(int, counted.values())) / (1 << 20)
     shim_mb = _shim_mb(transport.container_id)
