@@ -53,7 +53,9 @@ def connect() -> docker.DockerClient:
 def remove_orphans(client: docker.DockerClient) -> int:
     """Remove the containers whose owner on this machine is dead; returns how many."""
     removed = 0
-    for container in client.containers.list(all=True, filters={"label": OWNER_LABEL}):
+    # Others end while they are listed: each is asked for by itself.
+    listed = client.containers.list(all=True, ignore_removed=True, filters={"label": OWNER_LABEL})
+    for container in listed:
         if _is_orphan(container.labels[OWNER_LABEL]):
             with suppress(docker.errors.NotFound, docker.errors.APIError):  # someone was faster
                 container.remove(force=True)
