@@ -5,12 +5,14 @@ import os
 import resource
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pyarrow as pa
 import pytest
 
-from pipeline.files import StoreError
+from pipeline import survey
+from pipeline.files import STALE_PARTIAL_S, StoreError
 from pipeline.records import LabelEstimate, ProgramVerdict, StepLabel
 from pipeline.schemas import LABEL_ESTIMATE, PROGRAM_VERDICT, STEP_LABEL
 from pipeline.store import (
@@ -163,7 +165,8 @@ signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100))
 from pipeline.records import StepLabel
 from pipeline.schemas import STEP_LABEL
-from pipeline.files import StoreError
+from pipeline import survey
+from pipeline.files import STALE_PARTIAL_S, StoreError
 from pipeline.store import StageStore
 stage = StageStore({str(tmp_path)!r}, "labels", "f00d", STEP_LABEL)
 try:
@@ -196,3 +199,42 @@ def test_a_store_may_be_any_fsspec_uri() -> None:
 def test_a_fingerprint_depends_on_every_value_and_not_on_their_order() -> None:
     assert fingerprint(a=1, b=[2]) == fingerprint(b=[2], a=1)
     assert fingerprint(a=1, b=[2]) != fingerprint(a=1, b=[3])
+
+
+def test_what_killed_writers_left_is_removed_when_nobody_can_be_writing_it(
+    stage: StageStore[StepLabel],
+) -> None:
+    stage.write(0, ROWS)
+    directory = Path(stage.directory)
+    for name, age_s in ((".old.partial", STALE_PARTIAL_S + 60), (".young.partial", 60)):
+        (directory / name).write_bytes(b"half a part")
+        long_ago = time.time() - age_s
+        os.utime(directory / name, (long_ago, long_ago))
+    assert stage.done() == [0]
+    assert {path.name for path in directory.iterdir()} == {"part-00000.arrow", ".young.partial"}
+
+
+def test_a_part_that_was_checked_is_not_read_again_until_it_is_touched(
+    stage: StageStore[StepLabel], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[str] = []
+    check = survey.check_part
+    monkeypatch.setattr(
+        survey, "check_part", lambda path, schema: read.append(path) or check(path, schema)
+    )
+    for index in (0, 1):
+        stage.write(index, ROWS)
+    assert missing_parts(stage, [0, 1]) == ([], [])
+    assert missing_parts(stage, [0, 1]) == ([], [])
+    assert read == [stage.path(0), stage.path(1)]
+    whole = Path(stage.path(1)).read_bytes()
+    Path(stage.path(1)).write_bytes(whole[:200] + bytes([whole[200] ^ 1]) + whole[201:])
+    assert missing_parts(stage, [0, 1])[0] == [1]
+    assert read[2:] == [stage.path(1)]
+
+
+def test_a_damaged_survey_is_no_obstacle(stage: StageStore[StepLabel]) -> None:
+    stage.write(0, ROWS)
+    missing_parts(stage, [0])
+    Path(stage.directory, "survey.json").write_text('{"format": 1, "parts": {"0": 7}}')
+    assert missing_parts(stage, [0]) == ([], [])
