@@ -6,15 +6,18 @@ examples and their labels from the first epoch to the last, and every rank has a
 every batch. Lanes depend on the lengths alone and their order on (seed, epoch) alone, so all arms,
 and any number of workers, see the same batches.
 
-Lanes are shuffled only among neighbours in length (pools of `POOL` batches), then whole batches are
-shuffled: little padding, and no order by length over an epoch.
+Lanes are shuffled only among neighbours in length (pools of a few batches), then whole batches are
+shuffled: little padding, and no order by length over an epoch. A share of a batch never spans more
+than its pool, so pools are as large as mixing asks for and as small as `MAX_PADDING` allows,
+whatever the number of workers.
 """
 
 from collections.abc import Sequence
 
 import numpy as np
 
-POOL = 8  # batches whose examples mix; larger mixes better and pads more
+POOLS = (8, 4, 2, 1)  # batches whose examples mix; larger mixes better and pads more
+MAX_PADDING = 0.10  # of all tokens
 
 
 class BatchPlan:
@@ -25,6 +28,7 @@ class BatchPlan:
         self._lanes = [order[lane::batch_size] for lane in range(batch_size)]
         self._lengths = lengths
         self._seed = seed
+        self._pool = _pool([lengths[index] for index in order], batch_size)
         self.steps_per_epoch = -(-len(lengths) // batch_size)
 
     def owned(self, rank: int, world: int) -> list[int]:
@@ -37,14 +41,14 @@ class BatchPlan:
         depth = self.steps_per_epoch
         batches: list[list[int]] = [[] for _ in range(depth)]
         shared = np.random.default_rng([self._seed, epoch])
-        last_pool = (depth - 1) // POOL * POOL
+        last_pool = (depth - 1) // self._pool * self._pool
         incomplete = int(shared.integers(last_pool, depth))
         for lane_index in range(rank, len(self._lanes), world):
             rng = np.random.default_rng([self._seed, epoch, lane_index])
             lane = self._lanes[lane_index]
-            for start in range(0, depth, POOL):
-                slots = list(range(start, min(start + POOL, depth)))
-                pool = lane[start : start + POOL]
+            for start in range(0, depth, self._pool):
+                slots = list(range(start, min(start + self._pool, depth)))
+                pool = lane[start : start + self._pool]
                 if len(pool) < len(slots):
                     slots.remove(incomplete)
                 for slot, index in zip(rng.permutation(slots), pool, strict=True):
@@ -52,6 +56,20 @@ class BatchPlan:
         for batch in batches:
             batch.sort(key=lambda index: (-self._lengths[index], index))
         return [batches[slot] for slot in shared.permutation(depth)]
+
+
+def _pool(lengths: Sequence[int], batch_size: int) -> int:
+    """The largest pool with which batches of these sorted lengths are padded by less than
+    MAX_PADDING even where every share holds the longest example of its pool."""
+    for pool in POOLS:
+        size = pool * batch_size
+        padded = sum(
+            len(part) * part[-1]
+            for part in (lengths[start : start + size] for start in range(0, len(lengths), size))
+        )
+        if 1 - sum(lengths) / max(padded, 1) < MAX_PADDING:
+            return pool
+    return POOLS[-1]
 
 
 def draw(count: int, size: int, seed: int, turn: int) -> list[int]:

@@ -1,7 +1,9 @@
 """What a PRM is trained on: the examples of the train and meta roles, checked before any work."""
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from glob import glob
 
 from pipeline.config import ArmConfig, Correction, MetaProblems, Targets, TrainingConfig
 from pipeline.records import Example, Role, content_hash
@@ -23,6 +25,18 @@ class TrainingExamples:
     def fingerprint(self) -> str:
         """Identifies everything in the examples that shapes a training."""
         return content_hash(*self.train, *self.meta)
+
+
+def example_files(paths: Sequence[str]) -> list[str]:
+    """The Example shards that files and directories name, directories replaced by their parts.
+    Raises TrainingDataError for one that names none."""
+    found: list[str] = []
+    for path in paths:
+        parts = sorted(glob(f"{path.rstrip('/')}/part-*.arrow")) if os.path.isdir(path) else [path]
+        if not parts:
+            raise TrainingDataError(f"{path}: holds no part-*.arrow; name Example shards")
+        found += parts
+    return found
 
 
 def read_examples(paths: Sequence[str], config: TrainingConfig) -> TrainingExamples:

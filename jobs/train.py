@@ -1,0 +1,120 @@
+"""Train PRMs on Example shards, wherever they come from; running it again resumes.
+
+python -m jobs.train --config FILE --examples DIR|FILE... --out DIR [--training.key value ...]
+
+Of the config only the section `training` counts. The model of an arm is
+in DIR/<arm>/model, its labels before and after correction in DIR/<arm>/labels.arrow, its losses in
+DIR/<arm>/history.jsonl. `python -m jobs.run --stages train` does the same inside a run.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.markup import escape
+from rich.table import Table
+
+from jobs.terminal import Terminal, library_output_to
+from pipeline import flow
+from pipeline.config import SCALE_MODEL, PipelineConfig
+from pipeline.files import StoreError
+from pipeline.prm.data import TrainingDataError, example_files
+from pipeline.prm.results import TrainedPRM
+from pipeline.prm.trainer import TrainingFailedError, train_prms
+from pipeline.progress import Observer, Progress
+from pipeline.settings import ConfigError, load_config, options
+
+EXPECTED = (
+    ConfigError, StoreError, TrainingDataError, TrainingFailedError, FloatingPointError,
+    flow.StageFailed, OSError,
+)  # fmt: skip
+"""Errors whose own words say everything."""
+
+
+def train(
+    config: PipelineConfig, examples: Sequence[str], out: Path, observer: Observer
+) -> dict[str, TrainedPRM]:
+    """Every arm of the config, by name. Raises what `train_prms` raises, and ConfigError."""
+    training = config.training
+    if training.model.base == SCALE_MODEL:
+        raise ConfigError(
+            f"training.model.base: {SCALE_MODEL!r} is a policy that a run trains for itself; name "
+            "a model or a directory: --training.model.base DIR"
+        )
+    observer.stage("Training reward models")
+    with flow.Cluster(config) as cluster:
+        cluster.join(
+            CPU=training.workers * training.cpus_per_worker,
+            GPU=training.workers * int(training.use_gpu),
+        )
+        return train_prms(
+            training,
+            example_files(examples),
+            {arm.name: str(out / arm.name) for arm in training.arms},
+            lambda now: observer.progress(
+                Progress(
+                    now.arm, now.step, now.total, "optimizer steps",
+                    detail=f"loss {now.loss:.3f}, {now.solutions_per_s:,.0f} solutions/s",
+                )
+            ),
+        )  # fmt: skip
+
+
+def results_table(results: dict[str, TrainedPRM]) -> Table:
+    table = Table("arm", "solutions", "too long", "steps", "correction")
+    for name, trained in results.items():
+        stopped = trained.correction_stopped_at
+        table.add_row(
+            name,
+            f"{trained.trained:,}",
+            f"{trained.too_long:,}",
+            f"{trained.steps:,}",
+            "" if stopped is None else f"stopped at step {stopped}: labels drifted",
+        )
+    return table
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m jobs.train",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog="options of a config, as `--key value` (defaults in brackets):\n"
+        + "\n".join(
+            f"  --{key} [{default}]  {meaning}"
+            for key, default, meaning in options()
+            if key.startswith("training.")
+        ),
+    )
+    parser.add_argument("--config", required=True, help="YAML file; see jobs/configs/")
+    parser.add_argument(
+        "--examples", required=True, nargs="+", help="Example shards, or folders of part-*.arrow"
+    )
+    parser.add_argument("--out", required=True, type=Path, help="folder that all nodes share")
+    known, overrides = parser.parse_known_args(arguments)
+    try:
+        config = load_config(known.config, overrides)
+    except ConfigError as error:
+        print(error, file=sys.stderr)
+        return 2
+    out = known.out.absolute()
+    with library_output_to(out / "log.txt") as console:
+        console.print(f"[dim]library logs: {out / 'log.txt'}[/dim]", soft_wrap=True)
+        try:
+            with Terminal(console) as terminal:
+                results = train(config, known.examples, out, terminal)
+        except EXPECTED as error:
+            console.print("[bold red]stopped:[/bold red]", escape(str(error)), soft_wrap=True)
+            return 1
+        except KeyboardInterrupt:
+            console.print("[bold red]stopped[/bold red]; the same command resumes")
+            return 130
+        console.print(results_table(results))
+        for trained in results.values():
+            console.print(trained.model, soft_wrap=True)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
