@@ -151,7 +151,8 @@ def label(
         for unasked, *unjudged, unjoined in rounds:
             judged = _rolled_out(cluster, plan, last, rounds, unasked, unjudged, observer)
             to_join = sorted(set(unjoined).difference(unasked, *unjudged))
-            joining = {"compute": ActorPoolStrategy(min_size=1, max_size=16), "num_cpus": 0.1}
+            # One joins thousands of rows a second: more would take longer to start than to work.
+            joining = {"compute": ActorPoolStrategy(min_size=1, max_size=2), "num_cpus": 0.1}
             joined = _map(_union(judged, rounds.dataset(to_join)), JoinParts, joining, plan, roles)
             rounds.drain(joined)
 
