@@ -118,7 +118,7 @@ def _scored(
             max_task_retries=WORKER_RESTARTS,
         )(_PartScorer)
         actors = [remote.remote(model) for _ in range(min(pool.actors, len(parts)))]
-        found: Iterator[Any] = ActorPool(actors).map_unordered(
+        found: Any = ActorPool(actors).map_unordered(
             lambda actor, part: actor.score.remote(*part), list(parts.items())
         )
         yield from found

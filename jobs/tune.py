@@ -280,15 +280,11 @@ def _sweep_of(chosen: argparse.Namespace, config: PipelineConfig) -> _Sweep:
                 f"--{option.replace('_', '-')}: arm {arm.name!r} corrects nothing, so it changes "
                 "nothing; sweep another arm (--arm)"
             )
-    return _Sweep(
-        config,
-        arm,
-        *(
-            tuple(str(Path(path).absolute()) for path in example_files(paths))
-            for paths in (chosen.examples, chosen.validation)
-        ),
-        str(chosen.out.absolute()),
+    examples, validation = (
+        tuple(str(Path(path).absolute()) for path in example_files(paths))
+        for paths in (chosen.examples, chosen.validation)
     )
+    return _Sweep(config, arm, examples, validation, str(chosen.out.absolute()))
 
 
 def _numbers(kind: type) -> Any:
