@@ -1,12 +1,15 @@
 """Watch one test from start to end: feed it, drain it, and stop it at its limits.
 
 Runs inside the sandbox, standard library only. CPU time decides a TLE; the wall limit only catches
-what waits. Nothing here blocks on the judged process, which may do anything with its ends.
+what waits. A test that waits for nothing but a CPU is not late: the time for which the kernel let
+it queue is added to its wall limit, up to twice that limit. Nothing here blocks on the judged
+process, which may do anything with its ends.
 """
 
 import os
 import signal
 import time
+from contextlib import suppress
 from typing import NamedTuple
 
 from sandbox import child, gate
@@ -17,6 +20,7 @@ _CHUNK = 1 << 16
 _REPORT_BYTES = 1 << 22  # of a report beyond the output limit: compiled code
 _DETAIL = 400
 _CLOSED = -1
+_MOST_QUEUED = 2  # wall limits; `session.py` counts on it
 _PAGE_MB = os.sysconf("SC_PAGE_SIZE") / (1 << 20)
 
 
@@ -113,7 +117,9 @@ class Watch:
                 self._stopped, self._detail = "MLE", f"over {limits.memory_mb} MiB"
             elif cpu_s > limits.cpu_s:
                 self._stopped, self._detail = "TLE", f"over {limits.cpu_s:g} s of CPU time"
-            elif now >= self._started + limits.wall_s:
+            elif now >= self._started + limits.wall_s and now >= (
+                self._started + limits.wall_s + min(_queued_s(pid), _MOST_QUEUED * limits.wall_s)
+            ):
                 self._stopped, self._detail = "TLE", f"over {limits.wall_s:g} s of wall time"
 
     def compiled(self) -> bytes | None:
@@ -229,6 +235,16 @@ def _read_into(buffer: bytearray, descriptor: int) -> bool:
 def _cpu_time(pid: int) -> float:
     """Seconds of CPU time that all threads of a living or unreaped process have used."""
     return time.clock_gettime(~pid << 3 | 2)  # clock_getcpuclockid(3), CPUCLOCK_SCHED
+
+
+def _queued_s(pid: int) -> float:
+    """Seconds for which the hungriest thread of a process was ready to run, and did not."""
+    most = 0
+    with suppress(OSError):  # it has ended, or this kernel does not tell
+        for thread in os.listdir(f"/proc/{pid}/task"):
+            with open(f"/proc/{pid}/task/{thread}/schedstat") as schedstat:
+                most = max(most, int(schedstat.read().split()[1]))
+    return most / 1e9
 
 
 def _resident_mb(pid: int) -> float:

@@ -2,6 +2,9 @@
 away what ran ahead of a failure, and shares its work with other slots."""
 
 import asyncio
+import os
+import subprocess
+import sys
 import time
 
 import pytest
@@ -107,3 +110,21 @@ def test_a_program_with_a_larger_limit_gets_a_larger_container(docker_engine: No
         large = Program(code, tests, limits=Limits(memory_mb=512))
         assert sandbox.judge(large).status is Status.AC
         assert sandbox.judge(Program(code, tests)).status is Status.MLE
+
+
+def test_a_test_that_waits_for_nothing_but_a_cpu_is_not_late(process_sandbox: Sandbox) -> None:
+    """It needs half a second of CPU time and may take three; the machine gives it a ninth."""
+    code = "import time\nwhile time.process_time() < 0.5: pass\nprint(1)"
+    program = Program(code, stdin_tests(("", "1")), limits=Limits(cpu_s=1.0))
+    hogs = [
+        subprocess.Popen([sys.executable, "-c", "while True: pass"], start_new_session=True)
+        for _ in range(8 * (os.cpu_count() or 1))
+    ]
+    try:
+        verdict = process_sandbox.judge(program)
+    finally:
+        for hog in hogs:
+            hog.kill()
+            hog.wait()
+    assert verdict.status is Status.AC, verdict
+    assert verdict.wall_s > 3.0, "the machine was not crowded"
