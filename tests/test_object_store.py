@@ -2,9 +2,10 @@
 
 import os
 from collections.abc import Iterator
-from typing import Any
 
+import boto3  # pyright: ignore[reportMissingTypeStubs]
 import pytest
+from moto.server import ThreadedMotoServer
 
 from pipeline.files import delete, exists, listing, read_bytes, write_atomically
 from pipeline.lock import StageLocked, stage_lock
@@ -13,18 +14,12 @@ from pipeline.schemas import STEP_LABEL
 from pipeline.store import DamagedPart, StageStore
 from pipeline.survey import missing_parts
 
-moto_server: Any = pytest.importorskip(
-    "moto.server", reason="needs `pip install 'moto[s3,server]'`, which the lock does not hold"
-)
-
 ROWS = [StepLabel(f"step-{i:03d}", passed=i % 5, trials=4) for i in range(50)]
 
 
 @pytest.fixture(scope="module")
 def bucket() -> Iterator[str]:
-    import boto3  # pyright: ignore[reportMissingImports]
-
-    server = moto_server.ThreadedMotoServer("127.0.0.1", 0, verbose=False)
+    server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
     server.start()
     host, port = server.get_host_and_port()
     settings = {
