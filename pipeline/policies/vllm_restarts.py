@@ -14,11 +14,11 @@ one that does not start again. So every request ends, as an answer or as an erro
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from pipeline.policies.protocol import PolicyError, UnanswerableRequest
+from pipeline.turns import Turns
 
 if TYPE_CHECKING:
     from vllm.inputs.engine import TokensInput
@@ -58,7 +58,7 @@ class RestartingEngine:
         self._engine: Any = None
         self._fruitless = 0
         self._mending = asyncio.Lock()
-        self._turns = _Turns()
+        self._turns = Turns()
         self._deadly: set[tuple[int, ...]] = set()
         self._given_up: str | None = None
 
@@ -79,7 +79,7 @@ class RestartingEngine:
         deaths = 0
         while tokens not in self._deadly:
             alone = deaths >= DEATHS_TOGETHER
-            async with self._turns.alone() if alone else self._turns.together():
+            async with self._turns.alone() if alone else self._turns.shared():
                 engine = await self._living(name)
                 try:
                     answer = await _only(engine, prompt, params, name)
@@ -138,44 +138,3 @@ async def _only(
         if output.finished:
             return output.outputs[0]
     raise PolicyError(f"vLLM dropped request {name}")
-
-
-class _Turns:
-    """Any number together, or one alone; who waits to be alone goes before newcomers."""
-
-    def __init__(self) -> None:
-        self._changed = asyncio.Event()
-        self._together = 0
-        self._alone = False
-        self._waiting_alone = 0
-
-    @asynccontextmanager
-    async def together(self) -> AsyncIterator[None]:
-        while self._alone or self._waiting_alone:
-            await self._changed.wait()
-        self._together += 1
-        try:
-            yield
-        finally:
-            self._together -= 1
-            self._tell()
-
-    @asynccontextmanager
-    async def alone(self) -> AsyncIterator[None]:
-        self._waiting_alone += 1
-        try:
-            while self._alone or self._together:
-                await self._changed.wait()
-            self._alone = True
-        finally:
-            self._waiting_alone -= 1
-            self._tell()
-        try:
-            yield
-        finally:
-            self._alone = False
-            self._tell()
-
-    def _tell(self) -> None:
-        self._changed.set()
-        self._changed = asyncio.Event()

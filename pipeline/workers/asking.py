@@ -1,0 +1,93 @@
+"""The workers that ask a policy: many parts at once on one event loop."""
+
+from collections.abc import Iterable
+from typing import Any
+
+from pipeline import rollouts, sampling
+from pipeline.config import PolicyConfig
+from pipeline.early_stop import decided_steps, stopping_region
+from pipeline.plan import Plan
+from pipeline.policies import open_policy
+from pipeline.quarantine import Slice
+from pipeline.records import Completion, Solution
+from pipeline.store import StageStore
+from pipeline.turns import Turns
+from pipeline.workers.making import Row, told, tries_of
+from pipeline.workers.reading import given_up, step_labels
+
+
+class PolicyWorker:
+    """Base of the workers that ask a policy: many parts at once on one event loop."""
+
+    def __init__(self, plan: Plan, policy: PolicyConfig, stage: StageStore[Any]) -> None:
+        self.plan = plan
+        self.policy = open_policy(policy, plan.journal_directory)
+        self.style = policy.prompt
+        self.stage = stage
+        self.turns = Turns()
+
+    async def ask(self, piece: Slice) -> Iterable[Any]:
+        """The rows of a part, or of one problem of it. May raise anything."""
+        raise NotImplementedError
+
+    async def __call__(self, row: Row) -> Row:
+        try:
+            tries = tries_of(self.plan, row, self.stage)
+            while (piece := tries.next()) is not None:
+                async with self.turns.alone() if piece.alone else self.turns.shared():
+                    tries.begin(piece)
+                    try:
+                        rows = await self.ask(piece)
+                    except Exception as error:  # noqa: BLE001 - see PartWorker
+                        tries.failed(piece, error)
+                    else:
+                        tries.made(piece, rows)
+        except Exception as error:  # noqa: BLE001 - see PartWorker
+            return row | {"error": told(error)}
+        return row
+
+
+class SampleParts(PolicyWorker):
+    """Problems -> solutions."""
+
+    def __init__(self, plan: Plan) -> None:
+        super().__init__(plan, plan.sampling_policy(), plan.solutions)
+
+    async def ask(self, piece: Slice) -> list[Solution]:
+        return await sampling.sample_solutions(
+            self.policy,
+            self.plan.sampling_version(),
+            piece.read(self.plan.problems),
+            self.plan.config.sampling.samples,
+            self.style,
+        )
+
+
+class CompleteParts(PolicyWorker):
+    """Function prefixes -> completions, of one wave."""
+
+    def __init__(self, plan: Plan, wave: int) -> None:
+        super().__init__(plan, plan.rollout_policy(), plan.waves[wave].completions)
+        self.wave = wave
+        rule, samples = plan.config.rollouts.early_stop, plan.config.rollouts.samples
+        self.region = stopping_region(samples, rule) if rule is not None else frozenset()
+
+    async def ask(self, piece: Slice) -> list[Completion]:
+        left_out = given_up(self.earlier, piece.part)
+        return await rollouts.complete_prefixes(
+            self.policy,
+            self.plan.rollout_version(),
+            piece.read(self.plan.problems),
+            [s for s in piece.read(self.plan.solutions) if s.problem_id not in left_out],
+            self.plan.waves[self.wave].indices,
+            self.style,
+            self.decided(piece.part),
+        )
+
+    @property
+    def earlier(self) -> list[StageStore[Any]]:
+        return [stage for wave in self.plan.waves[: self.wave] for stage in wave.stages]
+
+    def decided(self, part: int) -> set[str]:
+        """The steps that the waves before this one left nothing to ask of."""
+        return decided_steps(step_labels(self.plan.waves[: self.wave], part), self.region)
