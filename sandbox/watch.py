@@ -240,10 +240,16 @@ def _cpu_time(pid: int) -> float:
 def _queued_s(pid: int) -> float:
     """Seconds for which the hungriest thread of a process was ready to run, and did not."""
     most = 0
-    with suppress(OSError):  # it has ended, or this kernel does not tell
-        for thread in os.listdir(f"/proc/{pid}/task"):
-            with open(f"/proc/{pid}/task/{thread}/schedstat") as schedstat:
-                most = max(most, int(schedstat.read().split()[1]))
+    try:
+        threads = os.listdir(f"/proc/{pid}/task")
+    except OSError:  # it has ended
+        return 0.0
+    for thread in threads:
+        with (
+            suppress(OSError),  # this thread has ended, or this kernel does not tell
+            open(f"/proc/{pid}/task/{thread}/schedstat") as schedstat,
+        ):
+            most = max(most, int(schedstat.read().split()[1]))
     return most / 1e9
 
 
