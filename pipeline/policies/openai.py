@@ -190,7 +190,7 @@ class OpenAI:
                 raise
             return Answer("", finish, Usage())
         self._rate.told(told.headers, sent)
-        return openai_wire.read_answer(self._config, told.json())
+        return openai_wire.read_answer(self._config, openai_wire.parsed(told.content))
 
     def _over(self, slot: Slot, call: asyncio.Task[PolicyResponse]) -> None:
         del self._calls[slot]

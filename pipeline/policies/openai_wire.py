@@ -4,6 +4,7 @@ Answers are read as the plain JSON that they are: the same reading then serves a
 line of a batch's output file, and building the client's objects cost more than all else of a call.
 """
 
+import json
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +14,9 @@ from pipeline.prompts import Prompt
 from pipeline.records import FinishReason
 
 PATHS = {"responses": "/responses", "chat": "/chat/completions"}
+
+_NO_SENSE = (AttributeError, TypeError, LookupError, ValueError, OverflowError)
+"""What reading JSON of an unknown shape can raise."""
 
 _SERVER_FAILURES = frozenset({"server_error", "rate_limit_exceeded"})
 _INCOMPLETE = {
@@ -31,6 +35,7 @@ _PROMPT_FAILURES = {
 }
 # Characters around the two messages that the API adds by itself, in tokens, with room to spare.
 _FRAMING_TOKENS = 200
+_TOO_MANY_TOKENS = 2**31  # to be true, or for the shards' columns
 _BYTES_PER_TOKEN = 4  # OpenAI's own rule of thumb, and how its rate limits guess a prompt's size
 
 
@@ -46,7 +51,7 @@ class Usage:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """One answer; `usage` None: the server did not say."""
+    """One answer; `usage` None: the server did not say, or not in a way that makes sense."""
 
     text: str
     finish_reason: FinishReason
@@ -95,11 +100,23 @@ def likely_prompt_tokens(prompt: Prompt) -> float:
     return len((prompt.system + prompt.user).encode("utf-8", "replace")) / _BYTES_PER_TOKEN
 
 
+def parsed(data: bytes) -> Any:
+    """The JSON of a body. Raises MalformedResponse."""
+    try:
+        return json.loads(data)
+    except (ValueError, RecursionError) as error:  # no UTF-8 is a ValueError, as no JSON is
+        raise MalformedResponse(f"the server's answer is no JSON: {error}") from error
+
+
 def read_answer(config: OpenAIPolicy, told: Any) -> Answer:
-    """The answer in the body of a success. Raises MalformedResponse."""
+    """The answer in the body of a success. Raises MalformedResponse.
+
+    What has a text is an answer, for it was paid for: one that ended for a reason that we do not
+    know counts as cut, and a use of tokens that makes no sense as not told.
+    """
     try:
         return _of_response(told) if config.api == "responses" else _of_chat(told)
-    except (AttributeError, TypeError, IndexError, KeyError) as error:
+    except _NO_SENSE as error:
         raise MalformedResponse(f"the server's answer has an unknown shape: {error!r}") from error
 
 
@@ -116,47 +133,52 @@ def _of_response(told: dict[str, Any]) -> Answer:
         code, message = (error["code"], error["message"]) if error else (None, "no reason")
         if error is None or code in _SERVER_FAILURES:
             raise MalformedResponse(f"the server failed: {message}")
-        return Answer(message, FinishReason.FILTERED, _usage_of(told))
+        return Answer(str(message), FinishReason.FILTERED, _usage_of(told))
     parts = [
         part for item in told["output"] if item["type"] == "message" for part in item["content"]
     ]
     text = "".join(part["text"] for part in parts if part["type"] == "output_text")
     refusal = "".join(part["refusal"] for part in parts if part["type"] == "refusal")
-    finish = FinishReason.REFUSED if refusal and not text else FinishReason.STOP
-    if (incomplete := told.get("incomplete_details")) is not None:
-        finish = _INCOMPLETE[incomplete.get("reason") or "max_output_tokens"]
+    details = told.get("incomplete_details")
+    match told["status"]:
+        case "completed" if details is None:
+            finish = FinishReason.REFUSED if refusal and not text else FinishReason.STOP
+        case "completed" | "incomplete":
+            finish = _INCOMPLETE.get((details or {}).get("reason"), FinishReason.LENGTH)
+        case status:
+            raise MalformedResponse(f"the server has no answer yet, its status is {status!r}")
     return Answer(text or refusal, finish, _usage_of(told))
 
 
 def _usage_of(told: dict[str, Any]) -> Usage | None:
-    usage = told.get("usage")
-    if usage is None:
-        return None
-    return Usage(
-        prompt=int(usage["input_tokens"]),
-        cached=_detail(usage, "input_tokens_details", "cached_tokens"),
-        completion=int(usage["output_tokens"]),
-        reasoning=_detail(usage, "output_tokens_details", "reasoning_tokens"),
-    )
+    return _usage(told, "input_tokens", "output_tokens")
 
 
 def _of_chat(told: dict[str, Any]) -> Answer:
     choice = told["choices"][0]
     message = choice["message"]
-    finish = _CHAT_FINISH[choice["finish_reason"]]
+    finish = _CHAT_FINISH.get(choice["finish_reason"], FinishReason.LENGTH)
     content, refusal = message.get("content"), message.get("refusal")
     if refusal and not content:
         finish = FinishReason.REFUSED
-    usage = told.get("usage")
-    if usage is not None:
-        usage = Usage(
-            prompt=int(usage["prompt_tokens"]),
-            cached=_detail(usage, "prompt_tokens_details", "cached_tokens"),
-            completion=int(usage["completion_tokens"]),
-            reasoning=_detail(usage, "completion_tokens_details", "reasoning_tokens"),
-        )
     text = "".join([content or refusal or ""])  # a TypeError where it is no text
-    return Answer(text, finish, usage)
+    return Answer(text, finish, _usage(told, "prompt_tokens", "completion_tokens"))
+
+
+def _usage(told: dict[str, Any], prompt: str, completion: str) -> Usage | None:
+    """Both APIs tell it alike, but for the names of the two counts."""
+    try:
+        usage = told["usage"]
+        counts = Usage(
+            prompt=int(usage[prompt]),
+            cached=_detail(usage, f"{prompt}_details", "cached_tokens"),
+            completion=int(usage[completion]),
+            reasoning=_detail(usage, f"{completion}_details", "reasoning_tokens"),
+        )
+    except _NO_SENSE:
+        return None
+    least = min(counts.cached, counts.prompt - counts.cached, counts.completion, counts.reasoning)
+    return counts if least >= 0 and counts.prompt + counts.completion < _TOO_MANY_TOKENS else None
 
 
 def _detail(usage: dict[str, Any], details: str, name: str) -> int:

@@ -26,6 +26,10 @@ class MalformedResponse(Exception):
     """A success that makes no sense, or tells of a failure on the server's side."""
 
 
+GARBLED = (MalformedResponse, json.JSONDecodeError, UnicodeDecodeError)
+"""What a garbled body raises, here or in the client."""
+
+
 async def with_retries(
     call: Callable[[], Awaitable[T]],
     retries: int,
@@ -62,7 +66,7 @@ def is_transient(error: BaseException) -> bool:
         if error.code == "insufficient_quota" or (retry_after_s(error) or 0.0) > LONGEST_WAIT_S:
             return False
         return error.status_code in _TRANSIENT_STATUS or error.status_code >= 500
-    return isinstance(error, openai.APIConnectionError | MalformedResponse | json.JSONDecodeError)
+    return isinstance(error, (openai.APIConnectionError, *GARBLED))
 
 
 def retry_after_s(error: BaseException | None) -> float | None:

@@ -73,7 +73,7 @@ def response(text: str, **changes: Any) -> dict[str, Any]:
 
 
 def chat_completion(
-    content: str | None, finish_reason: str = "stop", refusal: str | None = None
+    content: str | None, finish_reason: str | None = "stop", refusal: str | None = None
 ) -> dict[str, Any]:
     """A body of the Chat Completions API."""
     message = {"role": "assistant", "content": content, "refusal": refusal}

@@ -125,6 +125,14 @@ def refused() -> dict[str, Any]:
             "",
             FinishReason.FILTERED,
         ),
+        (
+            fault_server.response(
+                "def ma", status="incomplete", incomplete_details={"reason": "max_time"}
+            ),
+            "def ma",
+            FinishReason.LENGTH,
+        ),
+        (fault_server.response("def ma", status="incomplete"), "def ma", FinishReason.LENGTH),
     ],
 )
 def test_an_unusual_answer_is_kept_and_marked(
@@ -142,6 +150,8 @@ def test_an_unusual_answer_is_kept_and_marked(
         (fault_server.chat_completion("def ma", "length"), "def ma", FinishReason.LENGTH),
         (fault_server.chat_completion(None, "content_filter"), "", FinishReason.FILTERED),
         (fault_server.chat_completion(None, refusal="No."), "No.", FinishReason.REFUSED),
+        (fault_server.chat_completion("def ma", "weariness"), "def ma", FinishReason.LENGTH),
+        (fault_server.chat_completion("def ma", None), "def ma", FinishReason.LENGTH),
     ],
 )
 def test_an_unusual_chat_answer_is_kept_and_marked(
@@ -150,6 +160,7 @@ def test_an_unusual_chat_answer_is_kept_and_marked(
     server.faults.append(fault_server.success(body))
     answer = one(opened(api="chat"))
     assert (answer.text, answer.finish_reason) == (text, reason)
+    assert len(server.calls) == 1, "paid for twice"
 
 
 @pytest.mark.parametrize(
@@ -177,6 +188,8 @@ def test_a_prompt_that_the_server_cannot_take_is_an_answer_not_an_error(
         Fault(),
         Fault(200, body=b'{"id": "resp', missing_bytes=100),
         Fault(200, body=b'{"id": "resp'),
+        Fault(200, body=b'{"id": "\xff"}'),
+        Fault(200, body=b"[" * 100_000),
         Fault(200, body=b"[1, 2]"),
         fault_server.success({"object": "response", "status": "completed"}),
         fault_server.success(
@@ -184,10 +197,16 @@ def test_a_prompt_that_the_server_cannot_take_is_an_answer_not_an_error(
                 "", status="failed", error={"code": "server_error", "message": "oops"}
             )
         ),
+        *(
+            fault_server.success(fault_server.response("", status=status))
+            for status in ("cancelled", "in_progress", "queued")
+        ),
     ],
     ids=[
         *("408", "409", "429", "500", "503", "dropped connection", "truncated body"),
-        *("malformed JSON", "JSON of another kind", "JSON of another shape", "failed response"),
+        *("malformed JSON", "no UTF-8", "JSON without an end to its depth"),
+        *("JSON of another kind", "JSON of another shape", "failed response"),
+        *("cancelled", "in progress", "queued"),
     ],
 )
 def test_a_passing_failure_is_tried_again(
@@ -315,10 +334,25 @@ def test_cached_prompt_tokens_are_counted_and_cost_less(
     assert answer.cost_usd == pytest.approx((10 * 1.0 + 30 * 0.25 + 100 * 10.0) / 1e6)
 
 
-def test_an_answer_without_usage_counts_at_its_worst(opened: Opened, server: FaultServer) -> None:
-    server.faults.append(fault_server.success(fault_server.response("text", usage=None)))
+@pytest.mark.parametrize(
+    "usage",
+    [
+        None,
+        "forty",
+        {"input_tokens": "abc", "output_tokens": 100},
+        {"input_tokens": 40, "output_tokens": float("inf")},
+        {"input_tokens": 40, "output_tokens": -100},
+        {"input_tokens": 40, "output_tokens": 10**400},
+    ],
+)
+def test_an_answer_without_a_sound_usage_is_kept_and_counts_at_its_worst(
+    opened: Opened, server: FaultServer, usage: Any
+) -> None:
+    server.faults.append(fault_server.success(fault_server.response("text", usage=usage)))
     prompt_bytes = len("Write Python.Problem p")
-    assert one(opened()).cost_usd == pytest.approx((prompt_bytes + 200 + 1000 * 10.0) / 1e6)
+    answer = one(opened())
+    assert answer.text == "text"
+    assert answer.cost_usd == pytest.approx((prompt_bytes + 200 + 1000 * 10.0) / 1e6)
 
 
 @pytest.mark.parametrize(
