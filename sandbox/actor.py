@@ -4,7 +4,8 @@
 or alone as `ray.remote(SandboxActor)`; give it one unit of the `docker` resource for each of its
 slots, and Ray spreads the slots over the cluster:
 
-    options = {"resources": {"docker": 2}, "max_restarts": 3, "max_concurrency": 8}
+    options = {"resources": {"docker": 2}, "max_concurrency": 8}
+    options |= {"max_restarts": 3, "max_task_retries": 3}  # the first alone loses what was running
     Slots = ray.remote(**options)(SandboxActor)
     actor = Slots.remote(slots=2)
     verdicts = ray.get([actor.judge.remote(program) for program in programs])
@@ -52,7 +53,8 @@ class SandboxActor:
         return self._pool.judge_all(programs)
 
     def check_health(self) -> None:
-        """Judge the canary. Ray's name for a health check: raising restarts the actor."""
+        """Judge the canary in every slot. Raises SandboxUnavailable. Ray Core does not call it, and
+        nobody has to: each slot proves itself, now and then, before it takes a program."""
         if not self._pool.is_healthy():
             raise SandboxUnavailable("the sandbox rejects a program that is right")
 

@@ -3,7 +3,7 @@ the half that never does."""
 
 import ast
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, NoReturn
@@ -47,9 +47,21 @@ def checks_of(program: Program) -> list[Check]:
             )
         try:
             checks.append(_check(test))
+        except RecursionError:
+            raise ValueError(f"tests[{index}]: nested too deeply") from None
         except (ValueError, TypeError) as error:
             raise ValueError(f"tests[{index}]: {error}") from error
     return checks
+
+
+def check_all(programs: Iterable[Program]) -> None:
+    """Raises ValueError, naming the program, where one of them cannot be judged: asked before the
+    first one runs, since an error later would cost the verdicts made until then."""
+    for index, program in enumerate(programs):
+        try:
+            checks_of(program)
+        except ValueError as error:
+            raise ValueError(f"programs[{index}]: {error}") from error
 
 
 def parse_literal(text: str) -> Any:

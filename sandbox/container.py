@@ -11,6 +11,7 @@ import socket
 import struct
 import time
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
 
 import docker
@@ -99,7 +100,7 @@ class ContainerTransport:
                 ulimits=[docker.types.Ulimit(name="core", soft=0, hard=0)],
                 tmpfs={"/box": "size=64m,nr_inodes=4096,mode=0711,noexec,nosuid,nodev"},
                 sysctls=_SYSCTLS,
-                runtime="runsc" if "runsc" in client.info().get("Runtimes", {}) else None,
+                **_engine_options(client),
             )
         except docker.errors.ImageNotFound as error:
             raise SandboxUnavailable(
@@ -135,6 +136,10 @@ class ContainerTransport:
         data = bytes(self._buffer[:count])
         del self._buffer[:count]
         return data
+
+    def stop(self) -> None:
+        with suppress(OSError):  # it has ended
+            self._socket.shutdown(socket.SHUT_RDWR)
 
     def close(self) -> None:
         with suppress(OSError, AttributeError):  # it may not have come to be attached
@@ -172,6 +177,20 @@ class ContainerTransport:
                 self._buffer += chunk
             position = start + size
         del self._undecoded[:position]
+
+
+@cache
+def _engine_options(client: docker.DockerClient) -> dict[str, str]:
+    """What depends on the engine, asked once for each client. gVisor where it is installed; and a
+    cgroup namespace of its own where cgroup v2 might give it the host's, or the meter would read
+    the host's figures."""
+    info = client.info()
+    options = {}
+    if "runsc" in info.get("Runtimes", {}):
+        options["runtime"] = "runsc"
+    if info.get("CgroupVersion") == "2":
+        options["cgroupns"] = "private"
+    return options
 
 
 def _owner() -> str:

@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import Literal, Self
 
 from sandbox import container
-from sandbox.checks import Check, checks_of
+from sandbox.checks import Check, check_all, checks_of
 from sandbox.process import ProcessTransport
 from sandbox.protocol import Isolation, Limits, Program, Status, Verdict
 from sandbox.session import CANARY, Failure, Session, Tally
@@ -21,6 +21,9 @@ from sandbox.transport import SandboxUnavailable, Transport, TransportError
 IMAGE = "chain-of-functions-sandbox"
 
 _INFRA_RETRIES = 2
+# A container must prove itself again after so many programs, or so many idle seconds.
+_PROVE_EVERY = 500
+_PROVE_AFTER_S = 60.0
 _RESTART_DELAYS_S = (0.5, 2.0, 8.0)  # an engine that is being restarted comes back
 
 
@@ -29,8 +32,10 @@ class Sandbox:
     stands by from the first program on, to take the place of one that has to go (`spare.py`).
 
     The container has twice the memory that one test may use; a program with a higher limit than
-    any before it gets a larger container. Methods may be called from several threads; they take
-    turns. Raises SandboxUnavailable, at once, where there is no engine or no image.
+    any before it gets a larger container. Now and then, and after a pause, a container must accept
+    a program that is known to be right before it gets the next one. Methods may be called from
+    several threads; they take turns. Raises SandboxUnavailable, at once, where there is no engine
+    or no image.
     """
 
     def __init__(
@@ -43,6 +48,9 @@ class Sandbox:
         self._image = image
         self._memory_mb = 2 * Limits().memory_mb
         self._turn = threading.Lock()
+        self._is_closed = False
+        self._judged_unproven = 0  # programs since the session last accepted the canary
+        self._idle_since = 0.0  # on the clock of `time.monotonic`
         self._engine = None
         if isolation == "docker":
             self._engine = container.connect()
@@ -64,14 +72,16 @@ class Sandbox:
         A test that only ran out of wall time is tried once more in a fresh container; a failure of
         the sandbox itself twice, then the status is INFRA. Raises ValueError for a program that
         cannot be judged (no tests, arguments that are no data), SandboxUnavailable where the engine
-        went away and does not come back.
+        went away and does not come back, and where the sandbox is closed, be it meanwhile.
         """
         checks = checks_of(program)
         with self._turn:
             return self._judge(program, checks)
 
     def judge_all(self, programs: Sequence[Program]) -> list[Verdict]:
-        """The verdicts, in order; equal programs run once."""
+        """The verdicts, in order; equal programs run once. A program that cannot be judged is found
+        before any has run."""
+        check_all(programs)
         verdicts = {program: self.judge(program) for program in dict.fromkeys(programs)}
         return [verdicts[program] for program in programs]
 
@@ -83,11 +93,17 @@ class Sandbox:
         return self.judge(CANARY).status is Status.AC
 
     def close(self) -> None:
-        """End the container. May be called twice."""
-        self._discard()
-        self._supply.close()
-        if self._engine is not None:
-            self._engine.close()
+        """End the container, and with it whatever it is judging. May be called twice, and while
+        another thread judges: that one gets SandboxUnavailable."""
+        self._is_closed = True
+        session = self._session
+        if session is not None:
+            session.stop()
+        with self._turn:
+            self._discard()
+            self._supply.close()
+            if self._engine is not None:
+                self._engine.close()
 
     def __enter__(self) -> Self:
         return self
@@ -109,6 +125,8 @@ class Sandbox:
                 failure = self._run(program, checks, tally)
             except TransportError as error:
                 self._discard()
+                if self._is_closed:
+                    raise SandboxUnavailable("the sandbox was closed meanwhile") from error
                 failures += 1
                 if failures > _INFRA_RETRIES:
                     return tally.verdict(Status.INFRA, str(error))
@@ -127,10 +145,18 @@ class Sandbox:
             if self._memory_mb < 2 * program.limits.memory_mb:
                 self._memory_mb = 2 * program.limits.memory_mb
                 self._discard()
+            if self._session is not None and self._is_proof_due():
+                self._judged_unproven = 0
+                if not self._session.accepts_canary():
+                    self._discard()
             if self._session is None:
                 self._session = self._take()
             self._supply.prepare(self._memory_mb)
+            if self._is_closed:
+                raise SandboxUnavailable("the sandbox is closed")
             failure = self._session.run(program, checks, tally)
+            self._judged_unproven += 1
+            self._idle_since = time.monotonic()
             if self._session.is_spent:
                 self._discard()
             if failure is not None or tally.passed == len(checks):
@@ -142,6 +168,8 @@ class Sandbox:
             try:
                 return self._fresh()
             except SandboxUnavailable:
+                if self._is_closed:
+                    raise
                 time.sleep(delay)
         return self._fresh()
 
@@ -151,7 +179,12 @@ class Sandbox:
         if not session.accepts_canary():
             session.close()
             raise SandboxUnavailable("a fresh sandbox rejects a program that is right")
+        self._judged_unproven, self._idle_since = 0, time.monotonic()
         return session
+
+    def _is_proof_due(self) -> bool:
+        idle_s = time.monotonic() - self._idle_since
+        return self._judged_unproven >= _PROVE_EVERY or idle_s >= _PROVE_AFTER_S
 
     def _start(self, memory_mb: int) -> Session:
         if self._engine is None:

@@ -13,6 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import suppress
 
 from sandbox import boot
 from sandbox.protocol import Isolation
@@ -49,7 +50,7 @@ class ProcessTransport:
         try:
             while view:
                 left = deadline - time.monotonic()
-                if left <= 0 or not select.select([], [self._stdin], [], left)[1]:
+                if left <= 0 or not _is_ready(self._stdin, select.POLLOUT, left):
                     raise TransportError("the runner does not listen")
                 view = view[os.write(self._stdin, view) :]
         except OSError as error:
@@ -58,7 +59,7 @@ class ProcessTransport:
     def receive(self, count: int, deadline: float) -> bytes:
         while len(self._buffer) < count:
             left = deadline - time.monotonic()
-            if left <= 0 or not select.select([self._stdout], [], [], left)[0]:
+            if left <= 0 or not _is_ready(self._stdout, select.POLLIN, left):
                 raise TransportError("the runner is silent")
             chunk = os.read(self._stdout, 1 << 18)
             if not chunk:
@@ -68,8 +69,20 @@ class ProcessTransport:
         del self._buffer[:count]
         return data
 
-    def close(self) -> None:
+    def stop(self) -> None:
         if self._process.poll() is None:
-            os.killpg(self._process.pid, signal.SIGKILL)
+            with suppress(ProcessLookupError):
+                os.killpg(self._process.pid, signal.SIGKILL)
+
+    def close(self) -> None:
+        self.stop()
         self._process.communicate()
         shutil.rmtree(self._box, ignore_errors=True)
+
+
+def _is_ready(descriptor: int, event: int, timeout_s: float) -> bool:
+    """Whether it can be read or written, or is at its end. By `poll`: to `select` a descriptor
+    above 1023 is an error, and a process with many slots has those."""
+    poll = select.poll()
+    poll.register(descriptor, event)
+    return bool(poll.poll(timeout_s * 1000))

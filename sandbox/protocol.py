@@ -4,8 +4,12 @@ Standard library only, so that anyone can use it alone, and so that `pipeline` c
 without pulling Docker or Ray in.
 """
 
+import math
 from dataclasses import dataclass
 from enum import StrEnum
+
+MAX_CPU_S = 1e5  # more than a day
+MAX_MEMORY_MB = 1 << 20  # 1 TiB
 
 
 class Status(StrEnum):
@@ -73,11 +77,21 @@ class TestCase:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Limits of one test. Wall time is `2 * cpu_s + 1` seconds; the output cap follows the
-    expected length."""
+    """Limits of one test. Wall time is `2 * cpu_s + 1` seconds, and up to three times that for
+    a test that waits for nothing but a CPU; the output cap follows the expected length."""
 
     cpu_s: float = 6.0
     memory_mb: int = 256
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.cpu_s) and 0 < self.cpu_s <= MAX_CPU_S):
+            raise ValueError(
+                f"limits.cpu_s: seconds above 0, at most {MAX_CPU_S:,.0f}; not {self.cpu_s!r}"
+            )
+        if not 0 < self.memory_mb <= MAX_MEMORY_MB:
+            raise ValueError(
+                f"limits.memory_mb: MiB above 0, at most {MAX_MEMORY_MB:,}; not {self.memory_mb!r}"
+            )
 
 
 @dataclass(frozen=True, slots=True)

@@ -138,6 +138,10 @@ class Session:
             return False
         return failure is None and not self.is_spent
 
+    def stop(self) -> None:
+        """End what another thread is running, which gets a TransportError."""
+        self.transport.stop()
+
     def close(self) -> None:
         self.transport.close()
 
@@ -149,6 +153,7 @@ class Session:
         wall_s = 2 * limits.cpu_s + 1
         left = deque(checks[tally.passed :])
         ahead: deque[tuple[bytes, Check]] = deque()  # sent, not answered
+        is_deaf = False  # the runner takes nothing more
         outbox = frames.pack(
             frames.PROGRAM,
             frames.NO_REQUEST,
@@ -173,19 +178,25 @@ class Session:
                     fields = {"output_bytes": check.output_bytes}
                     outbox += frames.pack(frames.TEST, request, fields, check.payload)
             deadline = time.monotonic() + _MOST_WALL * wall_s + _GRACE_S
-            if outbox:
-                transport.send(outbox, deadline)
+            if outbox and not is_deaf:
+                try:
+                    transport.send(outbox, deadline)
+                except TransportError:
+                    is_deaf = True  # what it said before it ended still counts
                 outbox = b""
             request, check = ahead.popleft()
             answer = self._answer(request, deadline)
             tally.count(answer)
-            self.is_spent = answer.is_dirty
+            self.is_spent = is_deaf or answer.is_dirty
             failure = answer.failure(check, program)
             if failure is not None:
                 self._unwanted.update(request for request, _ in ahead)
                 if ahead and not answer.is_dirty:
                     end = frames.pack(frames.END, frames.NO_REQUEST, {})
-                    transport.send(end, time.monotonic() + _GRACE_S)
+                    try:
+                        transport.send(end, time.monotonic() + _GRACE_S)
+                    except TransportError:  # a test sent ahead has ended it: the verdict stands
+                        self.is_spent = True
                 return failure
             tally.passed += 1
             if answer.is_dirty:

@@ -27,6 +27,11 @@ class Transport(Protocol):
         """Exactly `count` bytes."""
         ...
 
+    def stop(self) -> None:
+        """End the runner, for a thread other than the one that is using it: that one gets a
+        TransportError, and is to close it. Never raises."""
+        ...
+
     def close(self) -> None:
         """End the runner and everything in it. May be called twice; never raises."""
         ...

@@ -3,13 +3,31 @@ away what ran ahead of a failure, and shares its work with other slots."""
 
 import asyncio
 import os
+import resource
 import subprocess
 import sys
+import threading
 import time
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
-from sandbox import Limits, Program, Sandbox, SandboxPool, Status, TestCase
+from sandbox import (
+    Comparator,
+    Limits,
+    Program,
+    Sandbox,
+    SandboxPool,
+    SandboxUnavailable,
+    Status,
+    TestCase,
+    comparators,
+)
+from sandbox.container import OWNER_LABEL, connect
+from sandbox.process import ProcessTransport
+from sandbox.session import CANARY, Session
+from sandbox.spare import Supply
 
 ECHO = "print(input())"
 
@@ -128,3 +146,165 @@ def test_a_test_that_waits_for_nothing_but_a_cpu_is_not_late(process_sandbox: Sa
             hog.wait()
     assert verdict.status is Status.AC, verdict
     assert verdict.wall_s > 3.0, "the machine was not crowded"
+
+
+def test_a_wrong_answer_stands_though_a_test_sent_ahead_ended_the_runner(
+    process_sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second test leaves a tree that cannot be removed, so the runner is gone by the time the
+    judge has decided the first and calls the rest off."""
+    compare = comparators.output_difference
+
+    def slowly(comparator: Comparator, output: bytes, expected: str) -> str | None:
+        time.sleep(0.3)
+        return compare(comparator, output, expected)
+
+    monkeypatch.setattr(comparators, "output_difference", slowly)
+    code = (
+        "import os\nx = input()\nprint(x)\n"
+        "if x == 'maze':\n    for _ in range(80): os.mkdir('d'); os.chdir('d')"
+    )
+    program = Program(code, stdin_tests(("a", "wrong"), *[("maze", "")] * 4))
+    started = time.monotonic()
+    verdict = process_sandbox.judge(program)
+    assert (verdict.status, verdict.first_failure, verdict.tests_run) == (Status.WA, 0, 1)
+    assert time.monotonic() - started < 2, "it was tried again"
+    assert process_sandbox.is_healthy()
+
+
+def test_closing_ends_what_is_running_and_nothing_starts_again() -> None:
+    sandbox = Sandbox("unsafe-process")
+    endless = Program("import time\ntime.sleep(60)", stdin_tests(("", "")), limits=Limits(20))
+
+    async def cancel_and_close() -> float:
+        judging = asyncio.create_task(asyncio.to_thread(sandbox.judge, endless))
+        await asyncio.sleep(0.5)
+        started = time.monotonic()
+        await asyncio.to_thread(sandbox.close)
+        with pytest.raises(SandboxUnavailable, match="closed"):
+            await judging
+        return time.monotonic() - started
+
+    assert asyncio.run(cancel_and_close()) < 3
+    assert sandbox._session is None
+    with pytest.raises(SandboxUnavailable, match="closed"):
+        sandbox.judge(Program(ECHO, stdin_tests(("1", "1"))))
+    assert sandbox._session is None
+
+
+@pytest.mark.docker
+def test_closing_while_a_program_runs_leaves_no_container(docker_engine: None) -> None:
+    sandbox = Sandbox()
+    me = f"/{os.getpid()}/"
+    client = connect()
+
+    def mine() -> set[str]:
+        found = client.containers.list(all=True, ignore_removed=True)
+        return {str(c.id) for c in found if me in c.labels.get(OWNER_LABEL, "")}
+
+    before = mine() - {str(sandbox._transport.container_id)}  # type: ignore[union-attr]
+    endless = Program("import time\ntime.sleep(60)", stdin_tests(("", "")), limits=Limits(20))
+
+    async def close_meanwhile() -> None:
+        judging = asyncio.create_task(asyncio.to_thread(sandbox.judge, endless))
+        await asyncio.sleep(0.5)
+        sandbox.close()
+        with pytest.raises(SandboxUnavailable, match="closed"):
+            await judging
+
+    asyncio.run(close_meanwhile())
+    assert mine() <= before
+    client.close()
+
+
+def test_a_spare_of_another_size_is_not_waited_for() -> None:
+    may_start = threading.Event()
+    started: list[Session] = []
+
+    def start(memory_mb: int) -> Session:
+        if memory_mb == 512:
+            may_start.wait(20)
+        started.append(Session(ProcessTransport(), memory_mb))
+        return started[-1]
+
+    supply = Supply(start, keeps_spare=True)
+    supply.prepare(512)
+    larger = supply.take(1024)
+    assert [session.memory_mb for session in started] == [1024]
+    larger.close()
+    may_start.set()
+    deadline = time.monotonic() + 20
+    while len(started) < 2 or not is_ended(started[1]):
+        assert time.monotonic() < deadline, "the spare that nobody wants lives on"
+        time.sleep(0.02)
+    supply.close()
+    with pytest.raises(SandboxUnavailable, match="closed"):
+        supply.take(512)
+
+
+def is_ended(session: Session) -> bool:
+    assert isinstance(session.transport, ProcessTransport)
+    return session.transport._process.returncode is not None
+
+
+def test_a_slot_that_is_lost_for_good_costs_a_pool_no_verdict(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    programs = [Program(f"print({i})", stdin_tests(("", str(i)))) for i in range(12)]
+    with SandboxPool(2, "unsafe-process") as pool:
+        lost, sound = pool._sandboxes
+        lost.close()
+        assert [v.status for v in pool.judge_all(programs)] == [Status.AC] * 12
+        sound.close()
+        with pytest.raises(SandboxUnavailable, match="closed"):
+            pool.judge_all(programs)
+
+
+def test_a_program_that_cannot_be_judged_is_named_before_any_has_run(
+    process_sandbox: Sandbox, tmp_path: Path
+) -> None:
+    mark = tmp_path / "ran"
+    runs = Program(f"open({str(mark)!r}, 'w')", stdin_tests(("", "")))
+    with pytest.raises(ValueError, match=r"programs\[1\]: tests: a program without tests"):
+        process_sandbox.judge_all([runs, Program("x", ())])
+    with (
+        SandboxPool(1, "unsafe-process") as pool,
+        pytest.raises(ValueError, match=r"programs\[1\]"),
+    ):
+        pool.judge_all([runs, Program("x", ())])
+    assert not mark.exists()
+
+
+@pytest.mark.parametrize("due", ["_PROVE_EVERY", "_PROVE_AFTER_S"])
+def test_a_slot_proves_itself_now_and_then_and_after_a_pause(
+    monkeypatch: pytest.MonkeyPatch, due: str
+) -> None:
+    """A runner that no longer accepts what is right does not get to reject a program."""
+    program = Program(ECHO, stdin_tests(("1", "1")))
+    with Sandbox("unsafe-process") as sandbox:
+        monkeypatch.setattr(f"sandbox.judge.{due}", 1 if due == "_PROVE_EVERY" else 0.2)
+        assert sandbox.judge(program).status is Status.AC
+        before = sandbox._session
+        time.sleep(0.3)
+        assert sandbox.judge(program).status is Status.AC
+        assert sandbox._session is before
+        monkeypatch.setattr("sandbox.session.CANARY", replace(CANARY, code="print(0)"))
+        monkeypatch.setattr("sandbox.judge._RESTART_DELAYS_S", ())
+        time.sleep(0.3)
+        with pytest.raises(SandboxUnavailable, match="rejects a program that is right"):
+            sandbox.judge(program)
+
+
+def test_a_process_with_more_than_a_thousand_open_files_can_judge() -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard < 2048:
+        pytest.skip(f"only {hard} open files are allowed here")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (2048, hard))
+    held = [os.open(os.devnull, os.O_RDONLY) for _ in range(1100)]
+    try:
+        with Sandbox("unsafe-process") as sandbox:
+            assert sandbox.is_healthy()
+    finally:
+        for descriptor in held:
+            os.close(descriptor)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
