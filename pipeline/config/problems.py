@@ -4,11 +4,11 @@ import datetime
 import itertools
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, PositiveFloat, PositiveInt, model_validator
+from pydantic import Field, PositiveInt, model_validator
 
 from pipeline.config.section import Section
 from pipeline.records import Role
-from sandbox.protocol import Comparator
+from sandbox.protocol import MAX_CPU_S, Comparator
 
 
 class ScaleModelProblems(Section):
@@ -62,7 +62,7 @@ class FileProblems(DateWindow):
     """Take only problems of these platforms; none named: of all."""
     difficulties: tuple[str, ...] = ()
     """Take only problems of these difficulties; none named: of all."""
-    time_limit_s: PositiveFloat = 6.0
+    time_limit_s: Annotated[float, Field(gt=0, le=MAX_CPU_S, allow_inf_nan=False)] = 6.0
     """CPU seconds of one test where a problem names no limit of its own; LiveCodeBench's."""
     comparator: Comparator = Comparator.LCB
     """How outputs are compared."""

@@ -2,7 +2,8 @@
 
 LeetCodeDataset and HumanEval keep their tests as a function `check(candidate)`. A statement of it
 that asserts that a call of `candidate` with literal arguments equals a literal is the same as a
-call-based test, whose outcome is decided outside the process of the judged program. What is left
+call-based test, whose outcome is decided outside the process of the judged program (and by the
+chosen comparator: `lcb` takes a tuple for a list, where `==` in the script would not). What is left
 (loops, tolerances, helper functions) stays the script that it is: a test of the weaker kind, see
 `TestCase.script`.
 """
@@ -10,10 +11,12 @@ call-based test, whose outcome is decided outside the process of the judged prog
 import ast
 import math
 import operator
+import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from pipeline.functions import parse
+from sandbox.checks import parse_literal
 from sandbox.nodes import Nodes, of_values
 from sandbox.protocol import TestCase
 
@@ -28,6 +31,9 @@ _ARITHMETIC: Mapping[type[ast.operator], Callable[[Any, Any], Any]] = {
     ast.Pow: operator.pow,
 }
 _NODE_KINDS = {"tree_node": "TreeNode", "list_node": "ListNode"}  # LeetCodeDataset's constructors
+# What `repr` writes for values that no literal has: nan, infinity in a set or dict, `...`. The rest
+# need not be parsed again; the words may be part of a text.
+_UNREADABLE = re.compile("nan|inf|Ellipsis")
 _SAME_NODES = ("is_same_tree", "is_same_list")  # and its comparisons
 
 
@@ -134,11 +140,18 @@ def _case(call: ast.Call, expected: ast.expr, *, nodes_expected: bool = False) -
 
 
 def _literal(node: ast.expr) -> str:
-    """A Python literal with the value of `node`. Raises ValueError where it has none."""
+    """A literal with the value of `node`, as the judge reads them. Raises ValueError where it has
+    none."""
     try:
-        return repr(ast.literal_eval(node))
+        value = ast.literal_eval(node)
+        text = repr(value)
     except ValueError:
-        return _text(_value(node))
+        value = _value(node)
+        text = _text(value)
+    if _UNREADABLE.search(text):
+        text = _text(value)
+        parse_literal(text)
+    return text
 
 
 def _value(node: ast.expr) -> Any:

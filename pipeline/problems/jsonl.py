@@ -21,13 +21,13 @@ import re
 from collections.abc import Callable
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveFloat
+from pydantic import BaseModel, ConfigDict, Field
 
 from pipeline.problems import prelude
 from pipeline.problems.node_values import Signature, signature
 from pipeline.problems.rows import Defaults, FieldError, ProblemRow, read_date
 from pipeline.records import Problem
-from sandbox.protocol import TestCase
+from sandbox.protocol import MAX_CPU_S, TestCase
 
 SOURCE = "jsonl"
 _ENTRY_POINT = re.compile(r"(?:[^\W\d]\w*\(\)\.)?[^\W\d]\w*")
@@ -57,7 +57,7 @@ class Row(ProblemRow):
     title: str = ""
     starter_code: str = ""
     entry_point: str | None = None
-    time_limit_s: PositiveFloat | None = None
+    time_limit_s: Annotated[float, Field(gt=0, le=MAX_CPU_S, allow_inf_nan=False)] | None = None
 
     def problem(self, defaults: Defaults) -> Problem:
         if self.entry_point is not None and not _ENTRY_POINT.fullmatch(self.entry_point):

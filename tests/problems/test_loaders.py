@@ -106,6 +106,8 @@ def without(field: str) -> dict:
         (OURS | {"colour": "red"}, "colour"),
         (OURS | {"released_on": "May 2024"}, "released_on"),
         (OURS | {"time_limit_s": 0}, "time_limit_s"),
+        (OURS | {"time_limit_s": 1e300}, "time_limit_s"),
+        (OURS | {"time_limit_s": float("inf")}, "time_limit_s"),
         (OURS | {"entry_point": "Solution.double"}, "entry_point"),
         (OURS | {"tests": []}, "tests"),
         (OURS | {"tests": [{"stdin": "1"}]}, "tests[0].expected"),

@@ -140,6 +140,7 @@ def test_the_comparator_is_obeyed_and_named(process_sandbox: Sandbox) -> None:
         (call("x", "f", "[1", "1"), r"tests\[0\]: neither strict JSON"),
         (call("x", "f", "1", "1"), r"tests\[0\]: args: a list"),
         (call("x", "f", "[1]", "one"), r"tests\[0\]: neither strict JSON"),
+        (call("x", "f", "[" * 900 + "]" * 900, "1"), r"tests\[0\]: nested too deeply"),
     ],
 )
 def test_a_program_that_cannot_be_judged_is_refused_by_name(
@@ -147,6 +148,18 @@ def test_a_program_that_cannot_be_judged_is_refused_by_name(
 ) -> None:
     with pytest.raises(ValueError, match=message):
         process_sandbox.judge(program)
+
+
+@pytest.mark.parametrize("seconds", [0, -1, float("inf"), float("nan"), 1e300])
+def test_a_time_limit_that_no_clock_can_keep_is_refused(seconds: float) -> None:
+    with pytest.raises(ValueError, match=r"limits\.cpu_s: seconds above 0, at most 100,000"):
+        Limits(cpu_s=seconds)
+
+
+@pytest.mark.parametrize("mebibytes", [0, -1, 10**14])
+def test_a_memory_limit_that_no_machine_has_is_refused(mebibytes: int) -> None:
+    with pytest.raises(ValueError, match=r"limits\.memory_mb: MiB above 0, at most 1,048,576"):
+        Limits(memory_mb=mebibytes)
 
 
 def test_judging_does_not_block_an_event_loop(process_sandbox: Sandbox) -> None:
