@@ -8,8 +8,8 @@ stage are two pools of one streaming pipeline: a part is executed as soon as it 
 
 import os
 import secrets
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Sequence
+from contextlib import ExitStack
 from typing import Any, Self, cast
 
 import ray
@@ -24,11 +24,10 @@ from pipeline.lock import stage_lock
 from pipeline.plan import Plan, held_out_parts, training_parts
 from pipeline.policies.protocol import PolicyError
 from pipeline.prm.trainer import train_prms
-from pipeline.progress import Observer, Progress, watched
-from pipeline.quarantine import deaths
+from pipeline.progress import Observer, Progress
 from pipeline.records import Role
+from pipeline.rounds import Rounds, StageFailed, working_on
 from pipeline.store import StageStore
-from pipeline.survey import Survey
 from pipeline.workers import (
     CompleteParts,
     JoinParts,
@@ -47,10 +46,6 @@ until it is quarantined. Ray's default is for ever, which a poisonous row turns 
 
 _RUN = secrets.token_hex(8)
 """Names this run of the driver to its workers; see `pipeline.quarantine`."""
-
-
-class StageFailed(Exception):
-    """Some parts of a stage could not be made; the finished ones are kept."""
 
 
 class Cluster:
@@ -112,17 +107,16 @@ def sample(
 ) -> None:
     """problems -> solutions -> verdicts."""
     work = [(stage, list(roles)) for stage in (plan.solutions, plan.verdicts)]
-    with _working_on(work, observer, retry_quarantined) as rounds:
+    with working_on(work, observer, retry_quarantined) as rounds:
         for unsampled, unjudged in rounds:
             _ask_ahead(observer, plan.sampling_policy(), unsampled, SampleParts, plan)
             policies = _policy_pool(plan.sampling_policy(), plan.config.sampling.pool)
             cluster.join(CPU=policies["num_cpus"], GPU=policies["num_gpus"] if unsampled else 0)
             _say_if_no_slots(observer)
-            sampled = _map(rounds.dataset(unsampled), SampleParts, policies, plan)
-            ready = rounds.dataset(sorted(set(unjudged) - set(unsampled)))
-            rounds.drain(
-                _map(_union(sampled, ready), JudgeSolutionParts, _sandbox_pool(plan), plan)
-            )
+            sampled = _map(_parts(rounds, unsampled), SampleParts, policies, plan)
+            ready = _parts(rounds, sorted(set(unjudged) - set(unsampled)))
+            programs = _union(sampled, ready)
+            _drain(rounds, _map(programs, JudgeSolutionParts, _sandbox_pool(plan), plan))
 
 
 def label(
@@ -142,19 +136,20 @@ def label(
     *earlier, last = range(len(plan.waves))
     for wave in earlier:  # which steps the next one asks for is known when this one is judged
         work = [(stage, labelled) for stage in _stages_of(plan, wave)]
-        with _working_on(work, observer, retry_quarantined) as rounds:
+        with working_on(work, observer, retry_quarantined) as rounds:
             for unasked, *unjudged in rounds:
-                rounds.drain(_rolled_out(cluster, plan, wave, rounds, unasked, unjudged, observer))
+                judged = _rolled_out(cluster, plan, wave, rounds, unasked, unjudged, observer)
+                _drain(rounds, judged)
     work = [(stage, labelled) for stage in _stages_of(plan, last)]
     work.append((plan.examples, list(roles)))
-    with _working_on(work, observer, retry_quarantined) as rounds:
+    with working_on(work, observer, retry_quarantined) as rounds:
         for unasked, *unjudged, unjoined in rounds:
             judged = _rolled_out(cluster, plan, last, rounds, unasked, unjudged, observer)
             to_join = sorted(set(unjoined).difference(unasked, *unjudged))
             # One joins thousands of rows a second: more would take longer to start than to work.
             joining = {"compute": ActorPoolStrategy(min_size=1, max_size=2), "num_cpus": 0.1}
-            joined = _map(_union(judged, rounds.dataset(to_join)), JoinParts, joining, plan, roles)
-            rounds.drain(joined)
+            joined = _map(_union(judged, _parts(rounds, to_join)), JoinParts, joining, plan, roles)
+            _drain(rounds, joined)
 
 
 def _stages_of(plan: Plan, wave: int) -> list[StageStore[Any]]:
@@ -167,7 +162,7 @@ def _rolled_out(
     cluster: Cluster,
     plan: Plan,
     wave: int,
-    rounds: "Rounds",
+    rounds: Rounds,
     unasked: list[int],
     unjudged: list[list[int]],
     observer: Observer,
@@ -178,8 +173,8 @@ def _rolled_out(
     policies = _policy_pool(plan.rollout_policy(), plan.config.rollouts.pool)
     cluster.join(CPU=policies["num_cpus"], GPU=policies["num_gpus"] if unasked else 0)
     _say_if_no_slots(observer)
-    completed = _map(rounds.dataset(unasked), CompleteParts, policies, plan, wave)
-    programs = _union(completed, rounds.dataset(to_judge))
+    completed = _map(_parts(rounds, unasked), CompleteParts, policies, plan, wave)
+    programs = _union(completed, _parts(rounds, to_judge))
     return _map(programs, JudgeRolloutParts, _sandbox_pool(plan), plan, wave)
 
 
@@ -239,7 +234,7 @@ def score(
     """examples of the validation and test problems -> PRM scores, for every arm."""
     training, parts = plan.config.training, held_out_parts(roles)
     work = [(plan.scores(arm), parts) for arm in training.arms]
-    with _working_on(work, observer, retry_quarantined) as rounds:
+    with working_on(work, observer, retry_quarantined) as rounds:
         for missing in rounds:
             pool = {
                 "compute": ActorPoolStrategy(min_size=1, max_size=training.workers),
@@ -253,141 +248,43 @@ def score(
                 for arm, of_arm in zip(training.arms, missing, strict=True)
                 for part in of_arm
             ]
-            rounds.drain(_map(rounds.rows(rows), ScoreParts, pool, plan))
+            _drain(rounds, _map(_rows(rounds, rows), ScoreParts, pool, plan))
 
 
 # --- the wiring ----------------------------------------------------------------------------------
 
 
-class Rounds:
-    """What is missing of some stages: once, and again when actors died for good in between.
-
-    A poisonous problem takes a bounded number of workers with it until it is quarantined, but many
-    of them may take more than one actor has lives. Every round must get somewhere: make a part, or
-    learn of a death that is then not repeated.
-    """
-
-    def __init__(
-        self,
-        work: Sequence[tuple[StageStore[Any], Sequence[int]]],
-        observer: Observer,
-        retry_quarantined: bool,
-    ) -> None:
-        self._surveys = [(Survey(stage), parts) for stage, parts in work]
-        self._observer = observer
-        self._retry = retry_quarantined
-        self._retried: list[set[int]] = [set() for _ in work]
-        self._told: set[str] = set()
-        self._died: ray.exceptions.RayError | None = None
-        self._next = self._missing(self._retry)
-
-    def __iter__(self) -> Iterator[list[list[int]]]:
-        while any(self._next):
-            before = self._next, self._deaths()
-            self._died = None
-            yield self._next
-            if self._died is None:
-                return
-            self._next = self._missing(retry=False)
-            if (self._next, self._deaths()) == before:
-                raise StageFailed(f"an actor failed: {_root_cause(self._died)}") from self._died
-            self._observer.note(f"going on in new actors: {_root_cause(self._died)}")
-
-    @property
-    def anything(self) -> bool:
-        """Whether there is anything to do."""
-        return any(self._next)
-
-    @property
-    def surveys(self) -> list[tuple[Survey, Sequence[int]]]:
-        return self._surveys
-
-    def rows(self, rows: Sequence[Row]) -> Dataset | None:
-        """One row per block, so that each is a task of its own."""
-        if not rows:
-            return None
-        context = DataContext.get_current()
-        context.enable_progress_bars = False
-        context.execution_options.preserve_order = False
-        common = {"error": "", "run": _RUN, "retry": self._retry}
-        return ray.data.from_items([row | common for row in rows], override_num_blocks=len(rows))
-
-    def dataset(self, parts: Sequence[int]) -> Dataset | None:
-        return self.rows([{"part": part} for part in parts])
-
-    def drain(self, dataset: Dataset | None) -> None:
-        """Run the pipeline to its end. Raises StageFailed if a part could not be made."""
-        if dataset is None:
-            return
-        try:
-            failed = [row for row in dataset.iter_rows() if row["error"]]
-        except ray.exceptions.RayError as error:
-            self._died = error
-            return
-        if failed:
-            reasons = sorted({row["error"] for row in failed})
-            raise StageFailed(
-                f"{len(failed)} parts could not be made (the others are kept; run again to "
-                "resume):\n" + "\n".join(reasons[:3])
-            )
-
-    def tell_quarantined(self) -> None:
-        """Name the problems that the stages had to give up."""
-        for survey, parts in self._surveys:
-            named = [
-                f"quarantined in {survey.stage.name}: problem {entry.problem_id}: {entry.told}"
-                for part in survey.summaries(parts).values()
-                for entry in part.quarantined
-            ]
-            for line in named[:_NAMED]:
-                self._observer.note(line)
-            if len(named) > _NAMED:
-                self._observer.note(f"... and {len(named) - _NAMED} more: see jobs.status")
-
-    def _missing(self, retry: bool) -> list[list[int]]:
-        missing: list[list[int]] = []
-        for (survey, parts), retried in zip(self._surveys, self._retried, strict=True):
-            todo, damaged = survey.missing(parts)
-            if retry:
-                again = survey.missing(parts, retry_quarantined=True)[0]
-                retried.update(set(again) - set(todo))
-                todo = again
-            else:  # those whose retry was cut short
-                todo = sorted({*todo, *deaths(survey.stage, retried)})
-            missing.append(todo)
-            for damage in damaged:
-                if damage not in self._told:
-                    self._told.add(damage)
-                    self._observer.note(f"redone: {damage}")
-        return missing
-
-    def _deaths(self) -> list[dict[int, bytes]]:
-        pairs = zip(self._surveys, self._next, strict=True)
-        return [deaths(survey.stage, missing) for (survey, _), missing in pairs]
+def _rows(rounds: Rounds, rows: Sequence[Row]) -> Dataset | None:
+    """One row per block, so that each is a task of its own."""
+    if not rows:
+        return None
+    context = DataContext.get_current()
+    context.enable_progress_bars = False
+    context.execution_options.preserve_order = False
+    common = {"error": "", "run": _RUN, "retry": rounds.retry}
+    return ray.data.from_items([row | common for row in rows], override_num_blocks=len(rows))
 
 
-_NAMED = 10
+def _parts(rounds: Rounds, parts: Sequence[int]) -> Dataset | None:
+    return _rows(rounds, [{"part": part} for part in parts])
 
 
-@contextmanager
-def _working_on(
-    work: Sequence[tuple[StageStore[Any], Sequence[int]]],
-    observer: Observer,
-    retry_quarantined: bool,
-) -> Iterator[Rounds]:
-    """Lock the stages, say which of their parts are missing, and report them as they come."""
-    rounds = Rounds(work, observer, retry_quarantined)
-    with ExitStack() as stack:
-        if rounds.anything:  # a part made again takes those of the later stages along
-            for survey, _ in rounds.surveys:
-                stack.enter_context(stage_lock(survey.stage.directory))
-        try:
-            with watched(observer, rounds.surveys):
-                yield rounds
-        finally:
-            for survey, _ in rounds.surveys:
-                survey.save()
-        rounds.tell_quarantined()
+def _drain(rounds: Rounds, dataset: Dataset | None) -> None:
+    """Run the pipeline to its end, or to that of its actors. Raises StageFailed if a part could not
+    be made."""
+    if dataset is None:
+        return
+    try:
+        failed = [row for row in dataset.iter_rows() if row["error"]]
+    except ray.exceptions.RayError as error:
+        rounds.died(error, _root_cause(error))
+        return
+    if failed:
+        reasons = sorted({row["error"] for row in failed})
+        raise StageFailed(
+            f"{len(failed)} parts could not be made (the others are kept; run again to "
+            "resume):\n" + "\n".join(reasons[:3])
+        )
 
 
 def _union(first: Dataset | None, second: Dataset | None) -> Dataset | None:
