@@ -11,6 +11,7 @@ import dataclasses
 import time
 import weakref
 from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import aclosing
 from typing import Any
 
 import httpx2
@@ -25,7 +26,12 @@ from pipeline.policies.openai_client import FAILURES, Connection
 from pipeline.policies.openai_wire import Answer, Usage
 from pipeline.policies.own_loop import OwnLoop
 from pipeline.policies.paid_answers import Call, PaidAnswers, Slot, calls_of, to_response
-from pipeline.policies.protocol import PolicyError, PolicyRequest, PolicyResponse
+from pipeline.policies.protocol import (
+    PolicyError,
+    PolicyRequest,
+    PolicyResponse,
+    UnanswerableRequest,
+)
 from pipeline.policies.rate_limit import RateLimit
 from pipeline.policies.retries import may_be_billed, with_retries
 
@@ -34,7 +40,8 @@ class OpenAI:
     """An OpenAI model as a policy.
 
     A prompt that is too long, or that the server's filter rejects, is an answer (`LENGTH`,
-    `FILTERED`), as a refusal is; so is a truncated one. `Prompt.prefill` is ignored.
+    `FILTERED`), as a refusal is; so is a truncated one. One that the server does not take for
+    another reason is unanswerable. `Prompt.prefill` is ignored.
 
     The budget is one for all processes that share the journal's directory, and holds over reruns.
     The rate limits are those of this process. Two processes that ask the same at the same moment
@@ -75,13 +82,21 @@ class OpenAI:
         if any(call.slot not in self._answers for call in calls_of(self._config, requests)):
             self.preflight()
 
-    def complete(self, requests: Sequence[PolicyRequest]) -> AsyncIterator[PolicyResponse]:
-        """Every answer, as it finishes. Raises PolicyError, of which BudgetExhausted is one."""
+    async def complete(self, requests: Sequence[PolicyRequest]) -> AsyncIterator[PolicyResponse]:
+        """Every answer, as it finishes. Raises PolicyError, of which BudgetExhausted is one, and
+        UnanswerableRequest, both when the calls in flight for these requests are recorded."""
         if self._closed:
             raise PolicyError("this OpenAI policy is closed")
-        return self._loop.as_they_finish(
-            self._sample(call) for call in calls_of(self._config, requests)
-        )
+        calls = list(calls_of(self._config, requests))
+        answers = self._loop.as_they_finish(self._sample(call) for call in calls)
+        try:
+            async with aclosing(answers):
+                async for answer in answers:
+                    yield answer
+        except Exception:
+            # Our process may end with this failure, and nobody may close us before.
+            await asyncio.wrap_future(self._loop.submit(self._recorded(calls)))
+            raise
 
     def close(self) -> None:
         """Wait for the calls in flight, which are paid, and end."""
@@ -146,8 +161,12 @@ class OpenAI:
         try:
             return await with_retries(attempt, self._config.max_retries, self._rate.pause)
         except FAILURES as error:
-            told = self._connection.told(error)
-            raise PolicyError(f"request {call.request.key}: {told}") from None
+            told = f"request {call.request.key}: {self._connection.told(error)}"
+            if isinstance(error, openai.APIStatusError) and openai_wire.is_unanswerable(
+                error.status_code, error.code, error.param
+            ):
+                raise UnanswerableRequest(told) from None
+            raise PolicyError(told) from None
         finally:
             self._in_flight.release()
 
@@ -191,6 +210,11 @@ class OpenAI:
             return Answer("", finish, Usage())
         self._rate.told(told.headers, sent)
         return openai_wire.read_answer(self._config, openai_wire.parsed(told.content))
+
+    async def _recorded(self, calls: Sequence[Call]) -> None:
+        """Wait for those of the calls that are in flight."""
+        while tasks := [self._calls[call.slot] for call in calls if call.slot in self._calls]:
+            await asyncio.wait(tasks)
 
     def _over(self, slot: Slot, call: asyncio.Task[PolicyResponse]) -> None:
         del self._calls[slot]

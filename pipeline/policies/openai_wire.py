@@ -33,6 +33,14 @@ _PROMPT_FAILURES = {
     "invalid_prompt": FinishReason.FILTERED,
     "content_filter": FinishReason.FILTERED,
 }
+_ABOUT_ONE_REQUEST = frozenset({400, 413, 422})
+_ABOUT_ALL_REQUESTS = frozenset(
+    {
+        *("unknown_parameter", "unsupported_parameter", "unsupported_value"),
+        *("model_not_found", "billing_hard_limit_reached"),
+    }
+)
+_PARTS_OF_A_PROMPT = ("input", "instructions", "messages")
 # Characters around the two messages that the API adds by itself, in tokens, with room to spare.
 _FRAMING_TOKENS = 200
 _TOO_MANY_TOKENS = 2**31  # to be true, or for the shards' columns
@@ -125,6 +133,15 @@ def prompt_failure(message: str, code: str | None) -> FinishReason | None:
     if "maximum context length" in message:  # other servers have no code for it
         return FinishReason.LENGTH
     return _PROMPT_FAILURES.get(code or "")
+
+
+def is_unanswerable(status: int, code: object, param: object) -> bool:
+    """Whether an error is about this one prompt: not where it names what all requests share."""
+    return (
+        status in _ABOUT_ONE_REQUEST
+        and code not in _ABOUT_ALL_REQUESTS
+        and (not param or str(param).startswith(_PARTS_OF_A_PROMPT))
+    )
 
 
 def _of_response(told: dict[str, Any]) -> Answer:

@@ -7,7 +7,7 @@ client keeps its loop, and any caller can wait for it from any other.
 import asyncio
 import concurrent.futures
 import threading
-from collections.abc import AsyncIterator, Coroutine, Iterable
+from collections.abc import AsyncGenerator, Coroutine, Iterable
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -26,7 +26,7 @@ class OwnLoop:
 
     async def as_they_finish(
         self, coroutines: Iterable[Coroutine[Any, Any, T]]
-    ) -> AsyncIterator[T]:
+    ) -> AsyncGenerator[T, None]:
         """The results in the order in which they come, for a caller on any loop.
 
         The first failure is raised at once. The rest is then cancelled, as it is when the caller

@@ -32,10 +32,17 @@ class Fault:
     delay_s: float = 0.0
 
 
-def error(status: int, message: str = "no", code: str | None = None, **headers: str) -> Fault:
-    told = {"error": {"message": message, "code": code, "type": "x", "param": None}}
+def error(
+    status: int,
+    message: str = "no",
+    code: str | None = None,
+    param: str | None = None,
+    delay_s: float = 0.0,
+    **headers: str,
+) -> Fault:
+    told = {"error": {"message": message, "code": code, "type": "x", "param": param}}
     named = {name.replace("_", "-"): value for name, value in headers.items()}
-    return Fault(status, named, json.dumps(told).encode())
+    return Fault(status, named, json.dumps(told).encode(), delay_s=delay_s)
 
 
 def success(payload: dict[str, Any]) -> Fault:

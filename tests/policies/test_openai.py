@@ -22,7 +22,12 @@ from pipeline.journal import Journal
 from pipeline.policies.budget import BudgetExhausted
 from pipeline.policies.ledger import Ledger
 from pipeline.policies.openai import OpenAI
-from pipeline.policies.protocol import PolicyError, PolicyRequest, PolicyResponse
+from pipeline.policies.protocol import (
+    PolicyError,
+    PolicyRequest,
+    PolicyResponse,
+    UnanswerableRequest,
+)
 from pipeline.prompts import Prompt
 from pipeline.records import FinishReason
 from tests.policies import fault_server
@@ -242,13 +247,14 @@ def test_retry_after_is_honoured(opened: Opened, server: FaultServer, form: str)
 @pytest.mark.parametrize(
     "fault",
     [
-        fault_server.error(400, "bad parameter"),
+        fault_server.error(400, "no such effort", param="reasoning.effort"),
+        fault_server.error(400, "no such option", code="unknown_parameter"),
         fault_server.error(401, "who are you"),
         fault_server.error(403, "not yours"),
         fault_server.error(429, "pay your bill", code="insufficient_quota"),
         fault_server.error(429, "come back tomorrow", retry_after="86400"),
     ],
-    ids=["400", "401", "403", "used-up quota", "a day's patience"],
+    ids=["bad option", "unknown option", "401", "403", "used-up quota", "a day's patience"],
 )
 def test_a_failure_that_stays_is_not_tried_again(
     opened: Opened, server: FaultServer, fault: Fault
@@ -258,6 +264,39 @@ def test_a_failure_that_stays_is_not_tried_again(
     with pytest.raises(PolicyError, match=json.loads(fault.body)["error"]["message"]):
         one(opened())
     assert len(server.calls) == 1
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        fault_server.error(400, "not this prompt", code="a_new_policy"),
+        fault_server.error(400, "not this prompt", param="input[0].content"),
+        fault_server.error(413, "not this prompt"),
+        fault_server.error(422, "not this prompt"),
+    ],
+    ids=["400", "400 that names the prompt", "413", "422"],
+)
+def test_a_prompt_that_the_server_never_takes_is_one_unanswerable_request(
+    opened: Opened, server: FaultServer, fault: Fault
+) -> None:
+    server.faults.append(fault)
+    with pytest.raises(UnanswerableRequest, match=r"request p: 4\d\d.*not this prompt"):
+        one(opened())
+    assert len(server.calls) == 1
+
+
+def test_calls_in_flight_are_recorded_before_a_failure_is_told(
+    opened: Opened, server: FaultServer, tmp_path: Path
+) -> None:
+    """Its process may end with the failure, and nobody closes the policy before."""
+    server.faults.append(fault_server.error(403, "not yours", delay_s=0.2))
+    slow = json.dumps(fault_server.response("slow")).encode()
+    server.faults.extend(Fault(200, body=slow, delay_s=1.0) for _ in range(5))
+    with pytest.raises(PolicyError, match="not yours"):
+        ask(opened(requests_in_flight=6), request("p", samples=6))
+    assert len(server.calls) == 6
+    assert len(Journal(tmp_path / "journal")) == 5
+    assert Ledger(tmp_path / "journal" / "spending").others("").spent_usd > 0.0
 
 
 def test_retries_end_with_the_last_failure(opened: Opened, server: FaultServer) -> None:
@@ -300,7 +339,7 @@ def test_the_key_is_in_no_error_log_file_or_representation(
     opened: Opened, server: FaultServer, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.DEBUG)
-    server.faults.append(fault_server.error(400, f"strange key {KEY}"))
+    server.faults.append(fault_server.error(403, f"strange key {KEY}"))
     policy = opened()
     with pytest.raises(PolicyError) as caught:
         one(policy)
