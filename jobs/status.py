@@ -64,7 +64,7 @@ class StageStatus:
     rows_per_s: float | None = None
     seconds_left: float | None = None
     outcomes: dict[str, int] = dataclasses.field(default_factory=dict[str, int])
-    """Verdicts by status; `none`: completions that were rejected, and so not executed."""
+    """Verdicts by status; `rejected`: completions that keep no program, and were not executed."""
     tokens: int = 0
     dollars: float = 0.0
     quarantined: tuple[Quarantined, ...] = ()
@@ -174,7 +174,7 @@ def _status(name: str, stage: StageStore[Any], parts: Sequence[int]) -> StageSta
         rows=rows,
         rows_per_s=parts_per_s * rows / len(summaries) if parts_per_s else None,
         seconds_left=missing / parts_per_s if parts_per_s and missing and holder else None,
-        outcomes=tally.counts,
+        outcomes={_OUTCOMES.get(kind, kind): count for kind, count in tally.counts.items()},
         tokens=int(sum(value for key, value in tally.sums.items() if key in _TOKENS)),
         dollars=tally.sums.get("cost_usd", 0.0),
         quarantined=tuple(entry for part in summaries.values() for entry in part.quarantined),
@@ -182,6 +182,8 @@ def _status(name: str, stage: StageStore[Any], parts: Sequence[int]) -> StageSta
     )
 
 
+_OUTCOMES = {"none": "rejected"}
+"""What a rollout without a verdict is called, for people."""
 _TOKENS = ("prompt_tokens", "completion_tokens")  # reasoning is part of the completion
 
 

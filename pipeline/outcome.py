@@ -75,7 +75,11 @@ def run_facts(plan: Plan, roles: dict[int, Role]) -> RunFacts:
         for rollout in wave.rollouts.read(part)
     ]
     counts["rollouts"] = len(rollouts)
-    counts["rejected rollouts"] = sum(rollout.status is None for rollout in rollouts)
+    counts["rollouts that count (trials)"] = sum(
+        rollout.status not in (None, Status.INFRA) for rollout in rollouts
+    )
+    counts["rollouts that passed"] = sum(rollout.status is Status.AC for rollout in rollouts)
+    counts["rollouts rejected"] = sum(rollout.status is None for rollout in rollouts)
     counts["answers without a program"] = no_program
     counts["infrastructure failures"] = infra + sum(
         rollout.status is Status.INFRA for rollout in rollouts

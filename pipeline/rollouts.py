@@ -45,8 +45,8 @@ async def complete_prefixes(
     solutions, steps, indices.
 
     `problems` holds at least those of the solutions, `decided` ids of steps. A completion that
-    rewrote its prefix, was refused or holds no code has an empty `code`. Raises PolicyError, and
-    ValueError where the style cannot ask this policy for completions.
+    rewrote its prefix, was refused, had no room or holds no code has an empty `code`. Raises
+    PolicyError, and ValueError where the style cannot ask this policy for completions.
     """
     by_id = {problem.problem_id: problem for problem in problems}
     requests: list[PolicyRequest] = []
@@ -76,7 +76,9 @@ def to_completion(
     continued: bool,
 ) -> Completion:
     """The answer to a request whose key is the id of the step that ends `head`."""
-    answered = response.finish_reason in (FinishReason.STOP, FinishReason.LENGTH)
+    # Empty and cut off at once, it had no room: the prefix alone is no way that the policy went on.
+    no_room = response.finish_reason is FinishReason.LENGTH and not response.text
+    answered = response.finish_reason in (FinishReason.STOP, FinishReason.LENGTH) and not no_room
     code = join_completion(head, response.text, continued=continued) if answered else None
     return Completion(
         step_id=response.key,

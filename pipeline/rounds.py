@@ -47,11 +47,10 @@ class Rounds:
     def __iter__(self) -> Iterator[list[list[int]]]:
         while self.anything:
             before = self._next, self._deaths()
-            self._died = None
             yield self._next
-            if self._died is None:
+            if (died := self._take_death()) is None:
                 return
-            error, why = self._died
+            error, why = died
             self._next = self._missing(retry=False)
             if (self._next, self._deaths()) == before:
                 raise StageFailed(f"an actor failed: {why}") from error
@@ -78,6 +77,10 @@ class Rounds:
                 self._observer.note(line)
             if len(named) > _NAMED:
                 self._observer.note(f"... and {len(named) - _NAMED} more: see jobs.status")
+
+    def _take_death(self) -> tuple[Exception, str] | None:
+        died, self._died = self._died, None
+        return died
 
     def _missing(self, retry: bool) -> list[list[int]]:
         missing: list[list[int]] = []

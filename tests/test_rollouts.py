@@ -90,6 +90,16 @@ def test_a_refused_completion_has_no_program():
     assert {c.code for c in complete(policy, solution(FIRST + SECOND))} == {""}
 
 
+def test_a_prefix_that_leaves_no_room_for_an_answer_gets_no_program_that_could_fail():
+    policy = Scripted(lambda *_: "", continues_prefill=True, finish_reason=FinishReason.LENGTH)
+    assert {c.code for c in complete(policy, solution(FIRST + SECOND))} == {""}
+
+
+def test_an_answer_that_was_cut_off_is_judged_as_it_is():
+    policy = Scripted(lambda *_: "# a", continues_prefill=True, finish_reason=FinishReason.LENGTH)
+    assert {c.code for c in complete(policy, solution(FIRST + SECOND))} == {FIRST + "# a"}
+
+
 def rollout(status: Status | None, step: str = "s", index: int = 0) -> Rollout:
     return Rollout(step, index, "", "", FinishReason.STOP, 0, status)
 

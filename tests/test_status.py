@@ -12,7 +12,7 @@ from pipeline import groundwork, plan
 from pipeline.lock import stage_lock
 from pipeline.plan import Plan
 from pipeline.policies.ledger import Account, Ledger
-from pipeline.records import FinishReason, ProgramVerdict, Solution
+from pipeline.records import FinishReason, ProgramVerdict, Rollout, Solution
 from pipeline.store import Quarantined, QuarantineReason
 from sandbox.protocol import Comparator, Isolation, Status, Verdict
 from tests import scripted_run
@@ -56,6 +56,15 @@ def test_every_stage_says_what_is_done_and_what_came_of_it(half_done: Plan) -> N
     assert told["verdicts"].outcomes == {"AC": 1, "INFRA": 1, "WA": 2}
     assert told["rollouts"].done == 0
     assert all(stage.working is None for stage in told.values())
+
+
+def test_completions_that_keep_no_program_are_told_as_rejected(half_done: Plan) -> None:
+    rollouts = [
+        Rollout("step", i, "", "", FinishReason.STOP, 0, of)
+        for i, of in enumerate([Status.AC, None])
+    ]
+    half_done.rollouts.write(0, rollouts)
+    assert stages(half_done)["rollouts"].outcomes == {"AC": 1, "rejected": 1}
 
 
 def test_who_is_at_work_is_told(half_done: Plan) -> None:
