@@ -35,8 +35,18 @@ class OtherVerdicts(Exception):
     """The folder holds verdicts that were made differently."""
 
 
+_LISTED = 20
+
+
 class CannotJudge(ValueError):
-    """A problem whose tests cannot decide anything."""
+    """Problems whose tests cannot decide anything; `reasons` has all of them by id."""
+
+    def __init__(self, reasons: Mapping[str, str]) -> None:
+        self.reasons = dict(reasons)
+        told = [f"problem {name}: {why}" for name, why in self.reasons.items()]
+        if len(told) > _LISTED:
+            told[_LISTED:] = [f"and {len(told) - _LISTED:,} problems more"]
+        super().__init__("\n  ".join(told))
 
 
 @dataclass(frozen=True)
@@ -88,7 +98,8 @@ class Judging:
         self._total = len(programs)
 
     def run(self, slots: Sequence[OpenSlot]) -> Iterator[Standing]:
-        """Judge what is missing; tells now and then how far it is.
+        """Judge what is missing, with no more slots than there is work for; tells now and then how
+        far it is.
 
         Raises what a slot raises, once every slot has stopped; what was stored is kept.
         """
@@ -96,7 +107,7 @@ class Judging:
         work = _Work(self._open, self._judge, self.stage)
         threads = [
             threading.Thread(target=work.serve, args=(slot,), name=f"slot-{n}", daemon=True)
-            for n, slot in enumerate(slots)
+            for n, slot in enumerate(slots[: work.waiting])
         ]
         for thread in threads:
             thread.start()
@@ -122,12 +133,15 @@ class Judging:
         return Standing(self.kept + sum(statuses.values()), self._total, statuses)
 
     def _check_tests(self, programs: Iterable[RecordedProgram]) -> None:
+        refused: dict[str, str] = {}
         for problem_id in dict.fromkeys(program.problem_id for program in programs):
             problem = self._problems[problem_id]
             try:
                 checks_of(to_program(problem, "", self._conditions.memory_mb))
             except ValueError as error:
-                raise CannotJudge(f"problem {problem_id}: {error}") from error
+                refused[problem_id] = str(error)
+        if refused:
+            raise CannotJudge(refused)
 
     def _resume(self, index: int) -> "_Part":
         """What is stored of a part, and what is left to do."""
@@ -195,6 +209,12 @@ class _Work:
             with self._lock:
                 self.error = self.error or error
             self.stop()
+
+    @property
+    def waiting(self) -> int:
+        """Executions that no slot has taken yet."""
+        with self._lock:
+            return len(self._waiting)
 
     def stop(self) -> None:
         with self._lock:
