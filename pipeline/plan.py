@@ -55,7 +55,7 @@ LOGIC_VERSIONS = {
     "policy": 1,
     "solutions": 2,
     "verdicts": 2,
-    "completions": 2,
+    "completions": 3,
     "rollouts": 2,
     "truths": 2,
     "examples": 1,
