@@ -35,6 +35,14 @@ from pipeline.policies.protocol import (
 from pipeline.policies.rate_limit import RateLimit
 from pipeline.policies.retries import may_be_billed, with_retries
 
+# What the client has as defaults: it makes a deep copy of each for every call that does not say.
+_OPTIONS: openai.RequestOptions = {
+    "headers": {},
+    "max_retries": 0,
+    "params": {},
+    "security": {"bearer_auth": True},
+}
+
 
 class OpenAI:
     """An OpenAI model as a policy.
@@ -198,7 +206,10 @@ class OpenAI:
         sent = time.monotonic()
         try:
             told = await client.post(
-                openai_wire.PATHS[self._config.api], body=body, cast_to=httpx2.Response
+                openai_wire.PATHS[self._config.api],
+                body=body,
+                cast_to=httpx2.Response,
+                options=_OPTIONS,
             )
         except openai.APIStatusError as error:
             self._rate.told(error.response.headers, sent)

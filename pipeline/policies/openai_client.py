@@ -6,46 +6,37 @@ The key is read from OPENAI_API_KEY and nowhere else, and only here.
 import asyncio
 import difflib
 import functools
-import itertools
-import json
-import math
 import os
 import ssl
-from collections.abc import Iterator
 
 import httpx2
 import openai
 
 from pipeline.config import OpenAIPolicy
 from pipeline.policies.protocol import PolicyError
-from pipeline.policies.retries import MalformedResponse, with_retries
+from pipeline.policies.retries import GARBLED, with_retries
 
-FAILURES = (openai.OpenAIError, MalformedResponse, json.JSONDecodeError)
+FAILURES = (openai.OpenAIError, *GARBLED)
 """All that a call to the server may raise."""
 
 
-_CALLS_PER_CLIENT = 8
-"""A client's pool looks at each of its idle connections for every request: with 64 of them in one
-pool, that cost as much as all else of a call."""
-
-
 class Connection:
-    """Clients for all callers on one event loop, used in turn."""
+    """One client for all callers on one event loop, over aiohttp: the SDK's other transport looks
+    at each of its idle connections for every request, which with 64 of them cost as much as all
+    else of a call."""
 
     def __init__(self, config: OpenAIPolicy) -> None:
         self._config = config
         self._making = asyncio.Lock()
-        self._clients: list[openai.AsyncOpenAI] = []
-        self._turns: Iterator[openai.AsyncOpenAI] = iter(())
+        self._client: openai.AsyncOpenAI | None = None
 
     async def client(self) -> openai.AsyncOpenAI:
         """Raises PolicyError that names a missing or bad key, or an unknown or retired model: the
         first time, the server is asked for its models, which costs nothing."""
         async with self._making:
-            if not self._clients:
-                self._clients = await self._checked()
-                self._turns = itertools.cycle(self._clients)
-            return next(self._turns)
+            if self._client is None:
+                self._client = await self._checked()
+            return self._client
 
     def told(self, error: Exception) -> str:
         """An API failure in one line, without the key that a server may quote.
@@ -58,25 +49,21 @@ class Connection:
         return without_key(f"{status}{error}")
 
     async def close(self) -> None:
-        for client in self._clients:
-            await client.close()
+        if self._client is not None:
+            await self._client.close()
 
-    async def _checked(self) -> list[openai.AsyncOpenAI]:
+    async def _checked(self) -> openai.AsyncOpenAI:
         config = self._config
         api_key = os.environ.get("OPENAI_API_KEY", "")
         if not api_key and config.base_url is None:
             raise PolicyError("OPENAI_API_KEY is not set: export it before asking an OpenAI model")
-        clients = [
-            openai.AsyncOpenAI(
-                api_key=api_key or "none",
-                base_url=config.base_url,
-                timeout=config.timeout_s,
-                max_retries=0,  # ours know the journal, the budget and the rate limits
-                http_client=openai.DefaultAsyncHttpxClient(verify=_certificates()),
-            )
-            for _ in range(math.ceil(config.requests_in_flight / _CALLS_PER_CLIENT))
-        ]
-        client = clients[0]
+        client = openai.AsyncOpenAI(
+            api_key=api_key or "none",
+            base_url=config.base_url,
+            timeout=config.timeout_s,
+            max_retries=0,  # ours know the journal, the budget and the rate limits
+            http_client=openai.DefaultAioHttpClient(verify=_certificates()),
+        )
         try:
             models = await with_retries(lambda: _models(client), config.max_retries)
         except FAILURES as error:
@@ -89,7 +76,7 @@ class Connection:
                 f"policy.model {config.model!r} is not among the models that this key may use: "
                 f"unknown, or retired; similar ones are {', '.join(similar) or 'not there'}"
             )
-        return clients
+        return client
 
 
 def without_key(text: str) -> str:
@@ -99,7 +86,7 @@ def without_key(text: str) -> str:
 
 @functools.cache
 def _certificates() -> ssl.SSLContext:
-    """Read once, not once for every client."""
+    """Read once, not once for every policy: reading takes longer than the rest of an opening."""
     return httpx2.create_ssl_context()
 
 

@@ -5,12 +5,15 @@ client keeps its loop, and any caller can wait for it from any other.
 """
 
 import asyncio
+import collections
 import concurrent.futures
 import threading
-from collections.abc import AsyncGenerator, Coroutine, Iterable
-from typing import Any, TypeVar
+from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable
+from typing import Any, Generic, TypeVar
 
 T = TypeVar("T")
+
+_STARTED_AT_ONCE = 64  # coroutines, before those that were started are served again
 
 
 class OwnLoop:
@@ -32,14 +35,17 @@ class OwnLoop:
         The first failure is raised at once. The rest is then cancelled, as it is when the caller
         stops early.
         """
-        pending = [asyncio.wrap_future(self.submit(coroutine)) for coroutine in coroutines]
+        waiting = collections.deque(coroutines)
+        left, finished = len(waiting), _Finished[T]()
+        running = asyncio.wrap_future(self.submit(_run(waiting, finished.put)))
         try:
-            for finished in asyncio.as_completed(pending):
-                yield await finished
+            while left:
+                for task in await finished.get():
+                    left -= 1
+                    yield task.result()
         finally:
-            for future in pending:
-                future.cancel()
-            await asyncio.gather(*pending, return_exceptions=True)
+            running.cancel()
+            await asyncio.gather(running, return_exceptions=True)
 
     def stop(self) -> None:
         """Cancel what is left and end the thread."""
@@ -50,6 +56,58 @@ class OwnLoop:
         self._loop.run_forever()
         self._loop.run_until_complete(_cancel_others())
         self._loop.close()
+
+
+class _Finished(Generic[T]):
+    """Finished tasks on their way to another loop, which is woken once for all that came since it
+    looked: a wake-up between threads costs more than the rest of the way."""
+
+    def __init__(self) -> None:
+        """On the loop that will `get`."""
+        self._tasks: list[asyncio.Task[T]] = []
+        self._loop = asyncio.get_running_loop()
+        self._some = asyncio.Event()
+        self._waking = False
+
+    def put(self, task: asyncio.Task[T]) -> None:
+        self._tasks.append(task)
+        if not self._waking:
+            self._waking = True
+            self._loop.call_soon_threadsafe(self._wake)
+
+    async def get(self) -> list[asyncio.Task[T]]:
+        """Waits until there are some."""
+        await self._some.wait()
+        self._some.clear()
+        count = len(self._tasks)
+        tasks, self._tasks[:count] = self._tasks[:count], []
+        return tasks
+
+    def _wake(self) -> None:
+        self._waking = False  # before `get` looks: what comes later wakes again
+        self._some.set()
+
+
+async def _run(
+    waiting: collections.deque[Coroutine[Any, Any, T]], put: Callable[[asyncio.Task[T]], None]
+) -> None:
+    """Run all; when cancelled, cancel them, and end when they have."""
+    tasks: list[asyncio.Task[T]] = []
+    try:
+        while waiting:
+            for _ in range(min(len(waiting), _STARTED_AT_ONCE)):
+                task = asyncio.create_task(waiting.popleft())
+                task.add_done_callback(put)
+                tasks.append(task)
+            await asyncio.sleep(0)
+        if tasks:
+            await asyncio.wait(tasks)
+    finally:
+        for coroutine in waiting:
+            coroutine.close()
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 async def _cancel_others() -> None:

@@ -19,6 +19,7 @@ from pipeline.records import FinishReason, content_hash
 Slot = tuple[str, int]
 """Hash of a request's body and server, and the sample's index: where its answer is kept."""
 
+_FIELDS = tuple(field.name for field in dataclasses.fields(PolicyResponse))
 _REFRESH_S = 1.0  # between two looks at what other processes have recorded
 
 
@@ -46,6 +47,9 @@ class PaidAnswers:
     def __init__(self, journal: Journal) -> None:
         self._journal = journal
         self._refreshed = time.monotonic()
+        self._turn = asyncio.Lock()
+        self._gathered: list[tuple[str, int, bytes]] = []
+        self._next_write: asyncio.Task[None] | None = None
 
     def get(self, slot: Slot, key: str) -> PolicyResponse | None:
         """The recorded answer, under the asker's name of the request."""
@@ -65,17 +69,29 @@ class PaidAnswers:
             await asyncio.to_thread(self._journal.refresh)
 
     async def put(self, answers: Iterable[tuple[Slot, PolicyResponse]]) -> None:
-        """Durable when it returns. Raises PolicyError."""
-        records = [
-            (*slot, json.dumps(dataclasses.asdict(answer)).encode()) for slot, answer in answers
-        ]
-        try:
-            await asyncio.to_thread(self._journal.put_all, records)
-        except (OSError, StoreError) as error:
-            raise PolicyError(f"a paid answer could not be recorded: {error}") from error
+        """Durable when it returns. Raises PolicyError.
+
+        What comes while a write is under way goes together into the next one.
+        """
+        self._gathered += [(*slot, _payload(answer)) for slot, answer in answers]
+        if self._next_write is None:
+            self._next_write = asyncio.create_task(self._write())
+        await asyncio.shield(self._next_write)
 
     def close(self) -> None:
         self._journal.close()
+
+    async def _write(self) -> None:
+        async with self._turn:
+            records, self._gathered, self._next_write = self._gathered, [], None
+            try:
+                await asyncio.to_thread(self._journal.put_all, records)
+            except (OSError, StoreError) as error:
+                raise PolicyError(f"a paid answer could not be recorded: {error}") from error
+
+
+def _payload(answer: PolicyResponse) -> bytes:
+    return json.dumps({name: getattr(answer, name) for name in _FIELDS}).encode()
 
 
 def to_response(

@@ -1,15 +1,16 @@
 """Which API failures pass, and how long to wait for that."""
 
+import asyncio
 import email.utils
+import itertools
 import json
 import random
 import time
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
-import httpx2
+import aiohttp
 import openai
-import tenacity
 
 from pipeline.policies.rate_limit import reset_s
 
@@ -19,14 +20,14 @@ LONGEST_WAIT_S = 900.0
 """A server that asks for more patience than this is taken as failed."""
 
 _TRANSIENT_STATUS = frozenset({408, 409, 429})
-_BACKOFF = tenacity.wait_random_exponential(multiplier=1.0, max=60.0)
+_LONGEST_BACKOFF_S = 60.0
 
 
 class MalformedResponse(Exception):
     """A success that makes no sense, or tells of a failure on the server's side."""
 
 
-GARBLED = (MalformedResponse, json.JSONDecodeError, UnicodeDecodeError)
+GARBLED = (MalformedResponse, json.JSONDecodeError, UnicodeDecodeError, aiohttp.ClientError)
 """What a garbled body raises, here or in the client."""
 
 
@@ -41,22 +42,20 @@ async def with_retries(
     Raises what the last try raised. `Retry-After` is honoured, with jitter on top so that waiting
     calls do not come back all at once; without it, the wait is random and grows exponentially.
     """
-    attempts = tenacity.AsyncRetrying(
-        retry=tenacity.retry_if_exception(is_transient),
-        stop=tenacity.stop_after_attempt(retries + 1),
-        wait=_wait,
-        reraise=True,
-    )
-
-    async def attempt() -> T:  # tenacity awaits only what it sees to be a coroutine function
+    for retry in itertools.count():
         try:
             return await call()
-        except openai.RateLimitError as error:
-            if is_transient(error) and (asked := retry_after_s(error)):
+        except (openai.APIError, *GARBLED) as error:
+            if not is_transient(error):
+                raise
+            asked = retry_after_s(error)
+            if asked and isinstance(error, openai.RateLimitError):
                 pause(asked)
-            raise
-
-    return await attempts(attempt)
+            if retry == retries:
+                raise
+        backoff = random.uniform(0.0, min(_LONGEST_BACKOFF_S, 2.0**retry))
+        await asyncio.sleep(backoff if asked is None else asked + random.uniform(0.0, 0.5))
+    raise AssertionError("unreachable")
 
 
 def is_transient(error: BaseException) -> bool:
@@ -86,12 +85,11 @@ def retry_after_s(error: BaseException | None) -> float | None:
 
 def may_be_billed(error: BaseException) -> bool:
     """Whether the server may have done the work of a call that failed: its answer was lost on the
-    way, or came garbled. An error status is not billed, nor what was never sent."""
-    return not isinstance(error, openai.APIStatusError) and not isinstance(
-        error.__cause__, httpx2.ConnectError | httpx2.ConnectTimeout | httpx2.PoolTimeout
-    )
+    way, or came garbled. An error status is not billed, nor what was never sent.
 
-
-def _wait(state: tenacity.RetryCallState) -> float:
-    asked = retry_after_s(state.outcome.exception()) if state.outcome else None
-    return _BACKOFF(state) if asked is None else asked + random.uniform(0.0, 0.5)
+    What was never sent is told by aiohttp's own error, two causes down: the client's transport
+    reports a connection that was lost after sending as a `ConnectTimeout` too.
+    """
+    cause = error.__cause__ and error.__cause__.__cause__
+    never_sent = isinstance(cause, aiohttp.ClientConnectorError | aiohttp.ConnectionTimeoutError)
+    return not isinstance(error, openai.APIStatusError) and not never_sent
