@@ -19,6 +19,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from jobs.argument_types import not_negative, positive, share
 from jobs.problem_options import add_problem_options, read_statements
 from pipeline.assumed import UNITS, Records, assumptions
 from pipeline.config import (
@@ -42,6 +43,13 @@ from pipeline.store import StageStore
 
 CHARACTERS_PER_TOKEN = 4.0
 """OpenAI's rule of thumb for English; formulas and code have fewer."""
+
+_TYPES = {
+    "cache_hits": share,
+    "stream_tokens_per_s": positive(float),
+    "gpu_tokens_per_s": positive(float),
+}
+"""Of the assumptions that are not just any number from 0 on."""
 
 _MEASURED_PARTS = 50  # parts of the store that are read: enough to know a mean by
 
@@ -118,7 +126,8 @@ def problems_of(
     elif isinstance(config.problems, ScaleModelProblems):
         return generate_problems(config.problems, config.splits), []
     else:
-        reading = read_files(config.problems)
+        skip = config.problems.skip_bad_rows or chosen.skip_bad_rows
+        reading = read_files(config.problems.model_copy(update={"skip_bad_rows": skip}))
     return reading.problems, reading.left_out()
 
 
@@ -167,15 +176,11 @@ def _notes(config: PipelineConfig, result: Estimate) -> list[str]:
     notes: list[str] = []
     if config.rollouts.early_stop is not None:
         notes.append("rollouts.early_stop is on: the rollouts are an upper bound")
-    paid = [p for p in (config.policy, config.rollouts.policy) if isinstance(p, OpenAIPolicy)]
-    for policy in paid:
-        total = sum(
-            (asked.batch_usd if policy.batch else asked.usd) or 0.0
-            for asked in (result.sampling, result.rollouts)
-        )
-        if policy.budget_usd is not None and policy.budget_usd < total:
+    for policy, usd in _paid(config, result):
+        if policy.budget_usd is not None and policy.budget_usd < usd:
             notes.append(
-                f"budget_usd is {policy.budget_usd:,.2f}: the run would stop before its end"
+                f"budget_usd is {policy.budget_usd:,.2f} and {usd:,.2f} are wanted of it: the run "
+                "would stop before its end"
             )
         cached = policy.price.cached_input
         notes.append(
@@ -184,6 +189,19 @@ def _notes(config: PipelineConfig, result: Estimate) -> list[str]:
             f"cached, {policy.price.output:g} out and reasoning; Batch API x {policy.price.batch:g}"
         )
     return notes
+
+
+def _paid(config: PipelineConfig, result: Estimate) -> list[tuple[OpenAIPolicy, float]]:
+    """Every policy that costs dollars, with those that are spent by the end of its last stage: a
+    store has one account, so the rollouts' cap counts what sampling spent."""
+    completer = config.rollouts.policy or config.policy
+    paid: list[tuple[OpenAIPolicy, float]] = []
+    spent = 0.0
+    for policy, asked in ((config.policy, result.sampling), (completer, result.rollouts)):
+        if isinstance(policy, OpenAIPolicy):
+            spent += (asked.batch_usd if policy.batch else asked.usd) or 0.0
+            paid = [each for each in paid if each[0] != policy] + [(policy, spent)]
+    return paid
 
 
 def show(console: Console, result: Estimate, notes: Sequence[str]) -> None:
@@ -207,7 +225,7 @@ def show(console: Console, result: Estimate, notes: Sequence[str]) -> None:
     _add(table, "  by the Batch API", stages, lambda a: a.batch_usd, "${:,.2f}")
     _add(table, "  if every answer is longest", stages, lambda a: a.worst_usd, "${:,.2f}")
     _add(table, "hours", stages, lambda a: a.hours, "{:,.1f}")
-    _add(table, "  by the Batch API, at most", stages, lambda a: a.batch_hours, "{:,.0f}")
+    _add(table, "  by the Batch API *", stages, lambda a: a.batch_hours, "{:,.0f}")
     _add(table, "GPU-hours", stages, lambda a: a.gpu_hours, "{:,.1f}")
     table.add_section()
     run = result.executed
@@ -217,6 +235,13 @@ def show(console: Console, result: Estimate, notes: Sequence[str]) -> None:
     table.add_row("core-hours, at most", "", "", f"{run.core_hours:,.1f}")
     table.add_row("hours in all slots, at most", "", "", f"{run.hours:,.1f}")
     console.print(table)
+    if any(asked.batch_hours for asked in stages):
+        console.print(
+            "* if every batch is answered within its day: requests that expire, or that find the "
+            "queue full, take another",
+            highlight=False,
+            soft_wrap=True,
+        )
     roles = ", ".join(f"{count:,} {role}" for role, count in result.problems_by_role.items())
     console.print(f"problems: {roles}", highlight=False)
     assumed = Table(title="It rests on", title_justify="left", box=box.SIMPLE_HEAD)
@@ -273,12 +298,12 @@ def parse(arguments: Sequence[str] | None) -> tuple[argparse.Namespace, list[str
         "in the Hugging Face cache [a vLLM policy's own, if it is here]"
     )  # fmt: skip
     parser.add_argument(
-        "--characters-per-token", type=_positive, metavar="X",
+        "--characters-per-token", type=positive(float), metavar="X",
         help=f"else by this ratio [measured on the store, or {CHARACTERS_PER_TOKEN:g}]",
     )  # fmt: skip
     for name, unit in UNITS.items():
         parser.add_argument(
-            f"--{name.replace('_', '-')}", type=_not_negative, metavar="X",
+            f"--{name.replace('_', '-')}", type=_TYPES.get(name, not_negative), metavar="X",
             help=f"{unit} [measured on the store, or assumed]",
         )  # fmt: skip
     parser.add_argument("--json", action="store_true", help="one JSON object instead of tables")
@@ -287,20 +312,6 @@ def parse(arguments: Sequence[str] | None) -> tuple[argparse.Namespace, list[str
     if any(filters) and not chosen.problems:
         parser.error("filters go with --problems FILE; else set the config's: --problems.before …")
     return chosen, overrides
-
-
-def _not_negative(text: str) -> float:
-    number = float(text)
-    if not 0 <= number < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text} is not a number from 0 on")
-    return number
-
-
-def _positive(text: str) -> float:
-    number = _not_negative(text)
-    if number == 0:
-        raise argparse.ArgumentTypeError("must be above 0")
-    return number
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -10,6 +10,7 @@ sampled and labelled (jobs.run); arms without scores yet are left out, and said.
 
 import argparse
 import dataclasses
+import datetime
 import json
 import sys
 from collections.abc import Iterable, Iterator, Sequence
@@ -21,10 +22,11 @@ from typing import Any, Literal
 from rich.console import Console
 from rich.progress import Progress as Bars
 
-from jobs.problem_options import add_problem_options, file_problems
+from jobs.argument_types import positive
+from jobs.problem_options import add_problem_options, date_window, file_problems
 from jobs.terminal import Terminal
 from pipeline import outcome, schemas
-from pipeline.config import DateWindow, EvaluationConfig, PipelineConfig
+from pipeline.config import EvaluationConfig, PipelineConfig
 from pipeline.eval_all import EvalAllError, EvalAllRow, read_eval_all
 from pipeline.evaluation.evaluate import EvaluationError
 from pipeline.evaluation.pass_at_1 import Outcome, pass_at_1, pass_at_1_table, to_json
@@ -51,12 +53,19 @@ EXPECTED = (
 
 def evaluate_recorded(chosen: argparse.Namespace, console: Console) -> int:
     """pass@1 of a file of candidates, as a table and as files in `--out`."""
-    rows = _in_window(read_eval_all(chosen.candidates), chosen)
+    rows = read_eval_all(chosen.candidates)
     problems: dict[str, Problem] = {}
     if chosen.problems:
         problems = {p.problem_id: p for p in load_problems(file_problems(chosen, chosen.problems))}
         rows, total = [row for row in rows if row.question_id in problems], len(rows)
         console.print(f"candidates of {len(rows):,} of {total:,} problems are in --problems")
+        if not rows:
+            raise EvalAllError(
+                f"{chosen.candidates}: none of its {total:,} problems is among the "
+                f"{len(problems):,} of --problems"
+            )
+    else:
+        rows = _filtered(rows, chosen)
     solutions = recorded_solutions(rows, f"recorded:{Path(chosen.candidates).name}")
     if chosen.judge:
         verdicts = _judge_again(chosen, problems, solutions, console)
@@ -92,14 +101,38 @@ def evaluate_recorded(chosen: argparse.Namespace, console: Console) -> int:
     return 0
 
 
-def _in_window(rows: list[EvalAllRow], chosen: argparse.Namespace) -> list[EvalAllRow]:
-    window = DateWindow(after=chosen.after, before=chosen.before)
-    if window == DateWindow():
-        return rows
+def _filtered(rows: list[EvalAllRow], chosen: argparse.Namespace) -> list[EvalAllRow]:
+    """The rows that the filters take, by what the records themselves say. Raises EvalAllError."""
+    path, total = chosen.candidates, len(rows)
+    for field, wanted in (("difficulty", chosen.difficulty), ("platform", chosen.platform)):
+        there = {getattr(row, field) for row in rows}
+        for word in wanted:
+            if word not in there:
+                known = ", ".join(sorted(there - {""})) or "none"
+                raise EvalAllError(
+                    f"{path}: no problem has the {field} {word!r}; there are {known}"
+                )
+    rows = [
+        row
+        for row in rows
+        if (not chosen.difficulty or row.difficulty in chosen.difficulty)
+        and (not chosen.platform or row.platform in chosen.platform)
+    ]
+    if chosen.after or chosen.before:
+        window = date_window(chosen)
+        rows = [row for row in rows if window.contains(_released_on(row, path))]
+    if not rows:
+        raise EvalAllError(f"{path}: the filters leave out all {total:,} problems")
+    return rows
+
+
+def _released_on(row: EvalAllRow, path: str) -> datetime.date:
     try:
-        return [row for row in rows if window.contains(read_date("contest_date", row.contest_date))]
+        return read_date("contest_date", row.contest_date)
     except FieldError as error:
-        raise EvalAllError(f"{chosen.candidates}, {error.field}: {error.reason}") from None
+        raise EvalAllError(
+            f"{path}, problem {row.question_id!r}, {error.field}: {error.reason}"
+        ) from None
 
 
 def _group_of(row: EvalAllRow, problem: Problem | None) -> tuple[str, str]:
@@ -138,7 +171,7 @@ def _slot(isolation: Literal["docker", "unsafe-process"]) -> Iterator[Judge]:
         yield sandbox.judge
 
 
-def evaluate_run(config: PipelineConfig, console: Console) -> int:
+def evaluate_run(config: PipelineConfig, console: Console, *, as_json: bool) -> int:
     """The selection table and the report of a run, from what is in its store."""
     plan = make_plan(config)
     note = plan.problems.note()
@@ -163,8 +196,11 @@ def evaluate_run(config: PipelineConfig, console: Console) -> int:
     plan = dataclasses.replace(plan, config=plan.config.model_copy(update={"training": training}))
     with Terminal(console) as terminal:
         selection = outcome.report(plan, roles, terminal)
-    console.print(selection_table(selection))
     directory = Path(config.output) / config.name / "report"
+    if as_json:
+        print((directory / "selection.json").read_text(), end="")
+        return 0
+    console.print(selection_table(selection))
     console.print(f"report: {directory / 'report.html'}", soft_wrap=True)
     return 0
 
@@ -173,11 +209,23 @@ def _missing(stage: StageStore[Any], parts: Iterable[int]) -> int:
     return sum(not isinstance(stage.inspect(part), PartSummary) for part in parts)
 
 
+_GO_WITH = {
+    "candidates": (
+        *("out", "problems", "judge", "sandbox", "slots", "memory_mb"),
+        *("format", "before", "after", "difficulty", "platform", "skip_bad_rows"),
+    ),
+    "problems": ("format", "skip_bad_rows"),
+    "judge": ("sandbox", "slots", "memory_mb"),
+}
+"""Options that mean nothing without another."""
+
+
 def parse(arguments: Sequence[str] | None) -> tuple[argparse.Namespace, list[str]]:
     parser = argparse.ArgumentParser(
         prog="python -m jobs.evaluate",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
     )
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--candidates", metavar="FILE", help="recorded candidates, eval_all form")
@@ -195,9 +243,9 @@ def parse(arguments: Sequence[str] | None) -> tuple[argparse.Namespace, list[str
         "--sandbox", choices=("docker", "unsafe-process"), default="docker",
         help="where they run; unsafe-process has resource limits only [docker]",
     )  # fmt: skip
-    parser.add_argument("--slots", type=int, default=2, help="sandboxes at once [2]")
+    parser.add_argument("--slots", type=positive(int), default=2, help="sandboxes at once [2]")
     parser.add_argument(
-        "--memory-mb", type=int, default=Limits().memory_mb,
+        "--memory-mb", type=positive(int), default=Limits().memory_mb,
         help=f"memory limit of one test, MiB [{Limits().memory_mb}]",
     )  # fmt: skip
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
@@ -208,8 +256,11 @@ def parse(arguments: Sequence[str] | None) -> tuple[argparse.Namespace, list[str
         parser.error("--candidates needs --out DIR")
     if chosen.judge and not chosen.problems:
         parser.error("--judge needs --problems FILE: their tests decide")
-    if chosen.slots < 1:
-        parser.error("--slots must be at least 1")
+    given = {name for name, value in vars(chosen).items() if value != parser.get_default(name)}
+    for wanted, options in _GO_WITH.items():
+        idle = [f"--{name.replace('_', '-')}" for name in options if name in given]
+        if idle and wanted not in given:
+            parser.error(f"{', '.join(idle)}: heeded only with --{wanted}")
     return chosen, overrides
 
 
@@ -218,7 +269,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     console = Console(stderr=chosen.json)
     try:
         if chosen.config:
-            return evaluate_run(load_config(chosen.config, overrides), console)
+            return evaluate_run(load_config(chosen.config, overrides), console, as_json=chosen.json)
         return evaluate_recorded(chosen, console)
     except EXPECTED as error:
         print(error, file=sys.stderr)

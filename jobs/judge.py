@@ -11,6 +11,7 @@ slots of this machine, or, with --address, in those of a Ray cluster.
 import argparse
 import json
 import os
+import socket
 import sys
 import time
 from collections import Counter
@@ -24,6 +25,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from jobs.argument_types import positive
 from jobs.problem_options import add_problem_options, file_problems
 from jobs.terminal import Terminal, library_output_to
 from pipeline.files import StoreError, write_atomically
@@ -37,6 +39,7 @@ from pipeline.settings import ConfigError
 from sandbox import IMAGE, Comparator, Isolation, Limits, Sandbox, SandboxUnavailable, Status
 
 CANONICAL = "canonical"
+_PROBE_S = 5.0
 LISTED = 20  # programs that are not AC, on the terminal
 LISTED_IN_SUMMARY = 1000
 
@@ -54,6 +57,10 @@ EXPECTED = (
 
 def judge(chosen: argparse.Namespace, observer: Observer) -> Judging:
     """Judge what is missing."""
+    try:
+        Limits(chosen.time_limit_s, chosen.memory_mb)
+    except ValueError as error:
+        raise ConfigError(f"--time-limit-s, --memory-mb: {error}") from None
     observer.stage("Reading problems and programs")
     config = file_problems(chosen, [chosen.problems]).model_copy(
         update={"time_limit_s": chosen.time_limit_s, "comparator": chosen.comparator}
@@ -75,9 +82,15 @@ def judge(chosen: argparse.Namespace, observer: Observer) -> Judging:
     programs = programs[: chosen.limit]
 
     isolation = Isolation.DOCKER if chosen.sandbox == "docker" else Isolation.NONE
-    judging = Judging(
-        chosen.out, problems, programs, Conditions(isolation, IMAGE, chosen.memory_mb)
-    )
+    conditions = Conditions(isolation, IMAGE, chosen.memory_mb)
+    try:
+        judging = Judging(chosen.out, problems, programs, conditions)
+    except CannotJudge as error:
+        programs = [each for each in programs if each.problem_id not in error.reasons]
+        if not (chosen.skip_bad_rows and programs):
+            raise
+        observer.note(f"left out: {error}")
+        judging = Judging(chosen.out, problems, programs, conditions)
     tests = sum(len(problems[program.problem_id].tests) for program in programs)
     observer.note(f"{len(programs):,} programs of {config.kind} problems, {tests:,} tests")
     for damage in judging.damaged:
@@ -88,7 +101,7 @@ def judge(chosen: argparse.Namespace, observer: Observer) -> Judging:
         observer.note("NO ISOLATION: these programs can read and delete your files")
 
     observer.stage(f"Judging in {judging.stage.directory}")
-    with stage_lock(judging.stage.directory), _slots(chosen) as slots:
+    with stage_lock(judging.stage.directory), _slots(chosen, observer) as slots:
         for standing in judging.run(slots):
             detail = ", ".join(f"{count:,} {status}" for status, count in standing.statuses.items())
             observer.progress(
@@ -98,13 +111,14 @@ def judge(chosen: argparse.Namespace, observer: Observer) -> Judging:
 
 
 @contextmanager
-def _slots(chosen: argparse.Namespace) -> Iterator[list[OpenSlot]]:
+def _slots(chosen: argparse.Namespace, observer: Observer) -> Iterator[list[OpenSlot]]:
     """Sandboxes of this machine, or actors of the cluster that --address names."""
     if not chosen.address:
         yield [partial(_local_slot, chosen.sandbox)] * (chosen.slots or os.cpu_count() or 1)
         return
     import ray  # slow to import, and not needed for the slots of one machine
 
+    _probe(chosen.address)
     quiet: dict[str, Any] = {"logging_level": "ERROR", "log_to_driver": False}
     try:
         ray.init(address=chosen.address, **quiet)
@@ -120,9 +134,27 @@ def _slots(chosen: argparse.Namespace) -> Iterator[list[OpenSlot]]:
                 "`ray start --resources '{\"docker\": 4}'`"
             )
         count = min(chosen.slots or declared, declared)
+        free = int(ray.available_resources().get("docker", 0))
+        if free < count:
+            observer.note(
+                f"{free} of the cluster's {declared} sandbox slots are free; "
+                f"{count - free} more are taken as others give them back"
+            )
         yield [partial(_cluster_slot, chosen.sandbox)] * count
     finally:
         ray.shutdown()
+
+
+def _probe(address: str) -> None:
+    """Whether anything listens there: Ray itself tries for 100 s before it says that nothing does.
+    Raises ClusterError."""
+    host, colon, port = address.removeprefix("ray://").rpartition(":")
+    if not (colon and port.isdecimal()):
+        return  # `auto`, or a name that Ray itself resolves
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=_PROBE_S).close()
+    except (OSError, OverflowError) as error:
+        raise ClusterError(f"--address {address}: no Ray cluster answers ({error})") from None
 
 
 @contextmanager
@@ -224,19 +256,6 @@ def _facts(row: ProgramVerdict) -> dict[str, object]:
     }
 
 
-def _positive(kind: type[int] | type[float]) -> Any:
-    def parse(text: str) -> float:
-        try:
-            value = kind(text)
-        except ValueError:
-            value = kind(0)
-        if not value > 0:
-            raise argparse.ArgumentTypeError(f"{text!r} is no number above 0")
-        return value
-
-    return parse
-
-
 def parser() -> argparse.ArgumentParser:
     options = argparse.ArgumentParser(
         prog="python -m jobs.judge",
@@ -249,16 +268,16 @@ def parser() -> argparse.ArgumentParser:
     add("--out", required=True, help="folder for verdicts, summary and log; one judging each")
     add("--sandbox", choices=("docker", "unsafe-process"), default="docker",
         help="`unsafe-process` protects from honest mistakes only [docker]")  # fmt: skip
-    add("--slots", type=_positive(int), help="sandboxes at once [one per CPU, or all of a cluster]")
+    add("--slots", type=positive(int), help="sandboxes at once [one per CPU, or all of a cluster]")
     add("--address", default=os.environ.get("RAY_ADDRESS"),
         help="judge on the Ray cluster there [RAY_ADDRESS, else on this machine]")  # fmt: skip
-    add("--limit", type=_positive(int), help="judge only the first so many programs, by problem")
+    add("--limit", type=positive(int), help="judge only the first so many programs, by problem")
     add("--comparator", choices=[each.value for each in Comparator], type=Comparator,
         default=Comparator.LCB, help="how outputs are compared [lcb]")  # fmt: skip
-    add("--time-limit-s", type=_positive(float), default=Limits().cpu_s,
+    add("--time-limit-s", type=positive(float), default=Limits().cpu_s,
         help="CPU seconds of one test where a problem names no limit "
         f"[{Limits().cpu_s:g}]")  # fmt: skip
-    add("--memory-mb", type=_positive(int), default=Limits().memory_mb,
+    add("--memory-mb", type=positive(int), default=Limits().memory_mb,
         help=f"MiB of memory of one test [{Limits().memory_mb}]")  # fmt: skip
     add_problem_options(options)
     return options

@@ -1,12 +1,12 @@
 """Options of the jobs that take files of problems on their command line."""
 
 import argparse
-import datetime
 from collections.abc import Sequence
 
 from pydantic import ValidationError
 
-from pipeline.config import FileProblems
+from jobs.argument_types import day
+from pipeline.config import DateWindow, FileProblems
 from pipeline.problems.forms import FORMS, STATEMENTS, detect_form, row_form
 from pipeline.problems.reading import Reading, read_problems
 from pipeline.settings import ConfigError
@@ -18,10 +18,10 @@ def add_problem_options(parser: argparse.ArgumentParser) -> None:
         "--format", choices=(*FORMS, STATEMENTS), help="form of the files [that of the first row]"
     )
     parser.add_argument(
-        "--before", type=_day, metavar="DATE", help="take problems released before [all]"
+        "--before", type=day, metavar="DATE", help="take problems released before [all]"
     )
     parser.add_argument(
-        "--after", type=_day, metavar="DATE", help="take problems released on this day or after it"
+        "--after", type=day, metavar="DATE", help="take problems released on this day or after it"
     )
     parser.add_argument("--difficulty", action="append", default=[], help="take only these [all]")
     parser.add_argument("--platform", action="append", default=[], help="take only these [all]")
@@ -49,6 +49,14 @@ def read_statements(chosen: argparse.Namespace, paths: Sequence[str]) -> tuple[s
     return form, read_problems(config, row_form(form))
 
 
+def date_window(chosen: argparse.Namespace) -> DateWindow:
+    """What --after and --before say. Raises ConfigError."""
+    try:
+        return DateWindow(after=chosen.after, before=chosen.before)
+    except ValidationError as error:
+        raise ConfigError("; ".join(each["msg"] for each in error.errors())) from None
+
+
 def _options(chosen: argparse.Namespace, paths: Sequence[str], kind: str) -> FileProblems:
     try:
         return FileProblems.model_validate(
@@ -64,10 +72,3 @@ def _options(chosen: argparse.Namespace, paths: Sequence[str], kind: str) -> Fil
         )
     except ValidationError as error:
         raise ConfigError("; ".join(each["msg"] for each in error.errors())) from None
-
-
-def _day(text: str) -> datetime.date:
-    try:
-        return datetime.date.fromisoformat(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is no date such as 2024-08-01") from None

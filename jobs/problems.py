@@ -92,11 +92,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("files", nargs="+", metavar="FILE")
     add_problem_options(parser)
-    parser.add_argument("--json", action="store_true", help="one JSON object instead of a table")
+    parser.add_argument(
+        "--json",
+        action="store_true",
+        help="one JSON object instead of a table; it "
+        "lists every bad row and duplicate, also where bad rows stop the job",
+    )
     chosen = parser.parse_args(arguments)
     try:
         form, reading = read_statements(chosen, chosen.files)
     except (BadRows, NoProblems, UnknownForm, ConfigError, OSError) as error:
+        if chosen.json and isinstance(error, BadRows):
+            rows = [dataclasses.asdict(row) for row in error.rows]
+            print(json.dumps({"bad_rows": rows}, indent=2, ensure_ascii=False))
         print(error, file=sys.stderr)
         return 2 if isinstance(error, ConfigError) else 1
     summary = summarise(reading.problems, SplitsConfig())

@@ -17,13 +17,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from pipeline.config import OpenAIPolicy, PipelineConfig, PolicyConfig, PoolConfig, VLLMPolicy
+from pipeline.early_stop import waves
 from pipeline.prompts import Prompt, completion_prompt, solution_prompt
 from pipeline.records import Problem, Role
 
 CountTokens = Callable[[str], float]
 
 BATCH_WINDOW_H = 24.0
-"""The Batch API answers within a day, or not at all."""
+"""The Batch API answers within a day, or not at all: what expired is asked again, for another."""
 
 _CACHED_FROM, _CACHED_BY = 1024, 128  # OpenAI caches prompts from so many tokens on, in such steps
 
@@ -70,6 +71,7 @@ class Asked:
 
     Dollars are None for a policy that is not paid by the token, `gpu_hours` for one that needs no
     GPU, `hours` for one that takes no time. `worst_usd`: every answer as long as it may be.
+    `batch_hours`: a day for every batch that waits for another's answers, none of them asked twice.
     """
 
     stage: str
@@ -158,6 +160,7 @@ def estimate(
         answer_tokens=assumed.answer_tokens.value / 2,
         reasoning_tokens=assumed.rollout_reasoning_tokens.value,
         assumed=assumed,
+        waves=len(waves(rollouts, config.rollouts.early_stop)),
     )
     programs = sampling.calls + completing.calls
     core_hours = programs * assumed.tests_per_program.value * assumed.cpu_s_per_test.value / 3600
@@ -190,8 +193,10 @@ def _asked(
     answer_tokens: float,
     reasoning_tokens: float,
     assumed: Assumptions,
+    waves: int = 1,
 ) -> Asked:
-    """`prompts` different prompts, `samples` answers to each; tokens are per prompt and answer."""
+    """`prompts` different prompts, `samples` answers to each; tokens are per prompt and answer.
+    Each of the `waves` is asked once the one before is answered."""
     calls = prompts * samples
     repeated = prompts * (samples - 1)  # asked before, word for word
     match policy:
@@ -217,7 +222,7 @@ def _asked(
         batch_usd = _cost_usd(policy, tokens, batch=True)
         longest = Tokens(tokens.prompt, 0, calls * policy.max_output_tokens, 0)
         worst_usd = _cost_usd(policy, longest, batch=policy.batch)
-        batch_hours = BATCH_WINDOW_H if calls else 0.0
+        batch_hours = BATCH_WINDOW_H * waves if calls else 0.0
         hours = _api_hours(policy, pool, calls, tokens, assumed.stream_tokens_per_s.value)
     elif isinstance(policy, VLLMPolicy):
         engine_hours = tokens.output / assumed.gpu_tokens_per_s.value / 3600

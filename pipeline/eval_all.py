@@ -1,17 +1,19 @@
 """LiveCodeBench's `eval_all` form: a model's recorded answers to its problems, with their grades.
 
-A file is JSON lines, or one JSON list, plain or compressed with gzip. A row needs `question_id` and
-`output_list`, the answers in the order in which they were sampled; `code_list`, the program that
-LiveCodeBench took from each, `graded_list`, whether it passed, and `metadata`, how it failed, have
-one entry per answer. There are no unit tests in it.
+A file is JSON lines, or one JSON list, plain or compressed (.gz, .xz, ...), local or at a URI. A
+row needs `question_id` and `output_list`, the answers in the order in which they were sampled;
+`code_list`, the program that LiveCodeBench took from each, `graded_list`, whether it passed, and
+`metadata`, how it failed, have one entry per answer. There are no unit tests in it.
 """
 
-import gzip
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError, model_validator
+
+from pipeline.row_files import read_bytes
 
 
 class EvalAllError(Exception):
@@ -60,7 +62,7 @@ def read_eval_all(path: str | Path) -> list[EvalAllRow]:
     """The rows of a file, in its order. Raises EvalAllError."""
     rows: list[EvalAllRow] = []
     seen: set[str] = set()
-    for number, raw in enumerate(_raw_rows(Path(path)), start=1):
+    for number, raw in _raw_rows(str(path)):
         place = f"{path}, row {number}"
         try:
             row = EvalAllRow.model_validate(raw)
@@ -80,15 +82,29 @@ def read_eval_all(path: str | Path) -> list[EvalAllRow]:
     return rows
 
 
-def _raw_rows(path: Path) -> list[Any]:
+def _raw_rows(path: str) -> Iterable[tuple[int, Any]]:
+    """Every row with its number, from 1. Raises EvalAllError."""
     try:
-        data = path.read_bytes()
-        text = (gzip.decompress(data) if data[:2] == b"\x1f\x8b" else data).decode()
-    except (OSError, EOFError, UnicodeDecodeError) as error:
-        raise EvalAllError(f"recorded candidates cannot be read from {path}: {error}") from error
+        text = read_bytes(path).decode()
+    except OSError as error:
+        raise EvalAllError(f"recorded candidates: {error}") from error
+    except UnicodeDecodeError as error:
+        raise EvalAllError(
+            f"{path}: neither UTF-8 text nor compressed as its name says (.gz, .bz2, .xz, .zst): "
+            f"{error}"
+        ) from error
+    if text.lstrip().startswith("["):
+        return enumerate(_json(path, text), start=1)
+    return [
+        (number, _json(f"{path}, row {number}", line))
+        for number, line in enumerate(text.split("\n"), start=1)
+        if line.strip()
+    ]
+
+
+def _json(place: str, text: str) -> Any:
+    """Raises EvalAllError, also for a number of more digits than Python converts."""
     try:
-        if text.lstrip().startswith("["):
-            return json.loads(text)
-        return [json.loads(line) for line in text.split("\n") if line.strip()]
-    except (json.JSONDecodeError, RecursionError) as error:
-        raise EvalAllError(f"{path} is neither JSON lines nor a JSON list: {error}") from error
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise EvalAllError(f"{place}: neither JSON lines nor a JSON list: {error}") from error

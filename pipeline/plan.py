@@ -16,8 +16,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import fsspec
-
 from pipeline import early_stop, schemas
 from pipeline.config import (
     SCALE_MODEL,
@@ -48,16 +46,17 @@ from pipeline.records import (
     StepTruth,
     content_hash,
 )
+from pipeline.row_files import chunks
 from pipeline.store import StageStore, fingerprint, read_table
 
 LOGIC_VERSIONS = {
     "problems": 2,
     "policy": 1,
     "solutions": 2,
-    "verdicts": 2,
+    "verdicts": 3,
     "completions": 3,
-    "rollouts": 2,
-    "truths": 2,
+    "rollouts": 3,
+    "truths": 3,
     "examples": 1,
     "prm": 2,
     "scores": 1,
@@ -337,11 +336,10 @@ def _problem_source(config: PipelineConfig) -> dict[str, Any]:
 def _file_hash(path: str) -> str:
     digest = hashlib.blake2b(digest_size=16)
     try:
-        with fsspec.open(path, "rb") as file:
-            while chunk := file.read(1 << 20):  # pyright: ignore[reportAttributeAccessIssue]
-                digest.update(chunk)
+        for chunk in chunks(path):
+            digest.update(chunk)
     except OSError as error:
-        raise InputMissing(f"{path}: cannot be read: {error.strerror or error}") from error
+        raise InputMissing(str(error)) from error
     return digest.hexdigest()
 
 

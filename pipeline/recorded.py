@@ -3,19 +3,19 @@
     {"problem_id": "sum-2", "code": "def add(a, b): return a + b", "program_id": "model-7/0"}
 
 The problem is named by `problem_id`, or as its own benchmark names it: `task_id` (LeetCodeDataset,
-HumanEval) or `question_id` (LiveCodeBench). A program without an id takes its number among those
-of its problem, from 0. Other fields are ignored.
+HumanEval) or `question_id` (LiveCodeBench). A program without an id (or with null) takes the
+next number, from 0, that no program of its problem has. Other fields are ignored.
 """
 
+import itertools
 import json
-import zlib
-from collections import Counter
+import reprlib
+from collections import defaultdict
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 
-import fsspec
-
 from pipeline.problems.rows import BadRow, FieldError
+from pipeline.row_files import lines
 
 _LISTED = 20
 _ID_FIELDS = {
@@ -40,11 +40,11 @@ class BadPrograms(ValueError):
 
     def __init__(self, rows: Sequence[BadRow]) -> None:
         self.rows = tuple(rows)
-        lines = [f"{len(rows)} {'row' if len(rows) == 1 else 'rows'} cannot be read as programs"]
-        lines += [f"  {row}" for row in rows[:_LISTED]]
+        told = [f"{len(rows)} {'row' if len(rows) == 1 else 'rows'} cannot be read as programs"]
+        told += [f"  {row}" for row in rows[:_LISTED]]
         if len(rows) > _LISTED:
-            lines.append(f"  and {len(rows) - _LISTED} more")
-        super().__init__("\n".join(lines))
+            told.append(f"  and {len(rows) - _LISTED:,} more")
+        super().__init__("\n".join(told))
 
 
 def read_programs(path: str, form: str, problem_ids: Collection[str]) -> list[RecordedProgram]:
@@ -53,24 +53,29 @@ def read_programs(path: str, form: str, problem_ids: Collection[str]) -> list[Re
     `form` is that of the problems. Raises BadPrograms, listing every row that cannot be read by
     file, row and field, and OSError for a file that cannot be read or holds none.
     """
-    read: dict[tuple[str, str], tuple[int, RecordedProgram]] = {}
+    read: list[tuple[str, str | None, str]] = []
+    first_row: dict[tuple[str, str], int] = {}  # of the ids that are given
     bad: list[BadRow] = []
-    of_problem: Counter[str] = Counter()
-    for number, line in _lines(path):
+    for _, number, line in lines([path]):
         try:
             row = _object(line)
             problem_id = _problem_id(row, form)
             if problem_id not in problem_ids:
                 raise FieldError(
-                    "id", f"no problem {problem_id!r} is among the {len(problem_ids):,} at hand"
+                    "id",
+                    f"no problem {reprlib.repr(problem_id)} is among the {len(problem_ids):,} at "
+                    "hand",
                 )
-            program_id = _text(row, "program_id", str(of_problem[problem_id]))
-            of_problem[problem_id] += 1
-            program = RecordedProgram(problem_id, program_id, _text(row, "code"))
-            first, _ = read.setdefault((problem_id, program_id), (number, program))
+            given = row.get("program_id")
+            program_id = None if given is None else _text(row, "program_id")
+            read.append((problem_id, program_id, _text(row, "code")))
+            if program_id is None:
+                continue
+            first = first_row.setdefault((problem_id, program_id), number)
             if first != number:
                 raise FieldError(
-                    "program_id", f"{program_id!r} of {problem_id!r} was already in row {first}"
+                    "program_id",
+                    f"{reprlib.repr(program_id)} of {problem_id!r} was already in row {first}",
                 )
         except FieldError as error:
             bad.append(BadRow(path, number, error.field, error.reason))
@@ -78,18 +83,14 @@ def read_programs(path: str, form: str, problem_ids: Collection[str]) -> list[Re
         raise BadPrograms(bad)
     if not read:
         raise OSError(f"{path}: holds no programs")
-    programs = [program for _, program in read.values()]
+    numbers: defaultdict[str, Iterator[str]] = defaultdict(lambda: map(str, itertools.count()))
+    programs: list[RecordedProgram] = []
+    for problem_id, program_id, code in read:
+        if program_id is None:
+            free = (n for n in numbers[problem_id] if (problem_id, n) not in first_row)
+            program_id = next(free)
+        programs.append(RecordedProgram(problem_id, program_id, code))
     return sorted(programs, key=lambda program: program.problem_id)
-
-
-def _lines(path: str) -> Iterator[tuple[int, bytes]]:
-    try:
-        with fsspec.open(path, "rb", compression="infer") as file:
-            for number, line in enumerate(file, start=1):  # pyright: ignore[reportArgumentType]
-                if line.strip():
-                    yield number, line
-    except (EOFError, zlib.error) as error:
-        raise OSError(f"{path}: the compressed file is cut off or damaged: {error}") from error
 
 
 def _object(line: bytes) -> dict[str, object]:
@@ -109,12 +110,12 @@ def _problem_id(row: dict[str, object], form: str) -> str:
     raise FieldError(" or ".join(_ID_FIELDS[form]), "missing: it names the program's problem")
 
 
-def _text(row: dict[str, object], field: str, default: str | None = None) -> str:
-    value = row.get(field, default)
+def _text(row: dict[str, object], field: str) -> str:
+    value = row.get(field)
     if value is None:
         raise FieldError(field, "missing")
     if not isinstance(value, str):
-        raise FieldError(field, f"a text is wanted, not {value!r}")
+        raise FieldError(field, f"a text is wanted, not {reprlib.repr(value)}")
     try:
         value.encode()
     except UnicodeEncodeError as error:

@@ -317,7 +317,7 @@ def test_rows_of_the_store_take_the_place_of_assumptions(
     [
         (["--problems", "absent.jsonl"], "absent.jsonl"),
         (["--sampling.sampels", "3"], "Did you mean 'samples'?"),
-        (["--problems", "README.md"], "in none of the forms"),
+        (["--problems", "README.md"], "README.md, row 1: no JSON object"),
         (
             ["--policy", "{kind: replay, path: r.jsonl}", "--rollouts.policy", "null"],
             "a replay policy cannot complete prefixes",
@@ -342,3 +342,69 @@ def test_the_tables_name_every_assumption_that_they_rest_on(
     assert "mean of 820 problems" in shown
     assert "dollars" not in shown
     assert "reasoning before" not in shown
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["--cache-hits", "50"], "'50' is no share from 0 to 1"),
+        (["--steps", "six"], "'six' is no number from 0 on"),
+        (["--steps", "nan"], "'nan' is no number from 0 on"),
+        (["--answer-tokens", "1e308"], "'1e308' is no number from 0 on"),
+        (["--gpu-tokens-per-s", "0"], "'0' is no number above 0"),
+        (["--difficulty", "easy"], "filters go with --problems FILE"),
+    ],
+)
+def test_a_number_that_makes_no_sense_is_refused(
+    arguments: list[str], told: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        main(["--config", "jobs/configs/livecodebench.yaml", *arguments])
+    assert told in capsys.readouterr().err
+
+
+def test_a_batch_that_waits_for_anothers_answers_takes_another_day() -> None:
+    early = {"samples": 16, "early_stop": {"first": 4}}
+    found = of(config(OPENAI, rollouts=early))  # waves of 4, 4 and 8
+    assert (found.sampling.batch_hours, found.rollouts.batch_hours) == (24.0, 72.0)
+
+
+def paid_config(tmp_path: Path, sampling: dict, rollouts: dict | None) -> list[str]:
+    """Options of an estimate of one problem, which two policies may pay for."""
+    (tmp_path / "p.jsonl").write_text(json.dumps(ONE_PROBLEM) + "\n{}\n")
+    options = config(
+        OPENAI | sampling,
+        problems={"kind": "jsonl", "paths": [str(tmp_path / "p.jsonl")]},
+        rollouts={"samples": 3, "policy": rollouts and OPENAI | rollouts},
+        root=str(tmp_path / "store"),
+    )
+    (tmp_path / "config.yaml").write_text(dump_config(options))
+    return ["--config", str(tmp_path / "config.yaml")]
+
+
+ONE_PROBLEM = {
+    "problem_id": "a", "statement": "Print the double.", "difficulty": "easy",
+    "released_on": "2024-01-01", "tests": [{"stdin": "1", "expected": "2"}],
+}  # fmt: skip
+
+
+def test_bad_rows_of_the_configs_own_files_can_be_skipped(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = paid_config(tmp_path, {}, None)
+    assert main(options) == 1
+    assert "--problems.skip_bad_rows true" in capsys.readouterr().err
+    for mend in (["--skip-bad-rows"], ["--problems.skip_bad_rows", "true"]):
+        assert run(capsys, *options, *mend)["problems_by_role"]["train"] == 1
+
+
+def test_each_stage_is_paid_at_its_own_policys_rate(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    both = paid_config(tmp_path, {"budget_usd": 1e-6}, {"batch": True, "budget_usd": 1e-6})
+    found = run(capsys, *both, "--skip-bad-rows", "--answer-tokens", "1e6")
+    sampling = found["sampling"]["usd"]
+    notes = [note for note in found["notes"] if note.startswith("budget_usd")]
+    wanted = [sampling, sampling + found["rollouts"]["batch_usd"]]
+    told = [note.split(" and ")[1].split(" are wanted")[0] for note in notes]
+    assert told == [f"{usd:,.2f}" for usd in wanted]

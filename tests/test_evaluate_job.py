@@ -215,6 +215,8 @@ def test_a_run_without_scores_still_shows_what_its_candidates_are_worth(
         assert f"left out: arm {arm.name} has no scores yet" in shown
     report = Path(plan.config.output) / "run" / "report"
     assert json.loads((report / "selection.json").read_text())["candidates"] == 6
+    assert main(["--config", str(config_file), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["candidates"] == 6
 
 
 @pytest.mark.parametrize(
@@ -249,6 +251,80 @@ def test_a_command_that_makes_no_sense_is_refused(
         main(arguments)
     assert refused.value.code == 2
     assert told in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["--format", "jsonl"], "--format: heeded only with --problems"),
+        (["--skip-bad-rows"], "--skip-bad-rows: heeded only with --problems"),
+        (["--memory-mb", "64", "--slots", "1"], "--slots, --memory-mb: heeded only with --judge"),
+        (["--slots", "none"], "'none' is no whole number above 0"),
+        (["--memory-mb", "0"], "'0' is no whole number above 0"),
+    ],
+)
+def test_an_option_that_would_not_be_heeded_is_refused(
+    arguments: list[str], told: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        main(["--candidates", "c.json", "--out", "x", *arguments])
+    assert told in capsys.readouterr().err
+
+
+def test_a_run_has_no_filters_of_candidates(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["--config", "c.yaml", "--judge", "--problems", "p", "--platform", "leetcode"])
+    told = "--problems, --judge, --platform: heeded only with --candidates"
+    assert told in capsys.readouterr().err
+
+
+@pytest.fixture
+def graded(tmp_path: Path) -> list[str]:
+    """Candidates of an easy problem, which all pass, and of a hard one, which all fail."""
+    rows = [
+        {
+            "question_id": level,
+            "output_list": ["x"],
+            "graded_list": [level == "easy"],
+            "difficulty": level,
+            "platform": "leetcode",
+            "contest_date": "2024-01-01",
+        }
+        for level in ("easy", "hard")
+    ]
+    (tmp_path / "c.json").write_text(json.dumps(rows))
+    return ["--candidates", str(tmp_path / "c.json"), "--out", str(tmp_path)]
+
+
+def test_without_problem_files_filters_are_by_the_records_own_words(
+    graded: list[str], tmp_path: Path
+) -> None:
+    assert main([*graded, "--difficulty", "hard", "--platform", "leetcode"]) == 0
+    found = written(tmp_path)
+    assert (list(found["by_difficulty"]), found["overall"]["passed"]) == (["hard"], 0)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["--difficulty", "esay"], "no problem has the difficulty 'esay'; there are easy, hard"),
+        (["--platform", "atcoder"], "no problem has the platform 'atcoder'; there are leetcode"),
+        (["--after", "2030-01-01"], "the filters leave out all 2 problems"),
+        (["--after", "2030-01-01", "--before", "2024-01-01"], "must be earlier than before"),
+    ],
+)
+def test_filters_that_take_nothing_are_refused(
+    graded: list[str], arguments: list[str], told: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*graded, *arguments]) > 0
+    assert told in capsys.readouterr().err
+
+
+def test_candidates_of_other_problems_than_those_given_are_refused(
+    graded: list[str], files: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*graded, "--problems", files[3]]) == 1
+    assert "none of its 2 problems is among the 2 of --problems" in capsys.readouterr().err
 
 
 def test_dates_of_a_record_that_are_none_are_told(

@@ -1,4 +1,8 @@
-"""Recorded candidates as a policy: LiveCodeBench's `eval_all` form."""
+"""Recorded candidates as a policy: LiveCodeBench's `eval_all` form.
+
+The answers are replayed, and the run takes a program from each as from any policy's. The record's
+own `code_list`, which jobs.evaluate grades, may differ: of o1-mini's 880 answers, in 2.
+"""
 
 from collections.abc import AsyncIterator, Sequence
 

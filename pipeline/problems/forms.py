@@ -6,9 +6,10 @@ from importlib import import_module
 from typing import get_args
 
 from pipeline.config import FileProblems
-from pipeline.problems.reading import lines
+from pipeline.problems.reading import NoProblems
 from pipeline.problems.rows import ProblemRow
 from pipeline.problems.sources import problem_files
+from pipeline.row_files import lines
 
 FORMS: tuple[str, ...] = get_args(FileProblems.model_fields["kind"].annotation)
 """Forms that a run can take."""
@@ -29,15 +30,19 @@ def detect_form(paths: Sequence[str]) -> str:
     """The form whose required fields are nearly all in the first row of the files, so that a row
     that lacks one is still told as a bad row of its form.
 
-    Raises UnknownForm, and OSError for a file that cannot be read.
+    Raises UnknownForm, NoProblems for files without a row, and OSError for one that cannot be read.
     """
-    path, number, line = next(lines(problem_files(paths)), (", ".join(paths), 0, b""))
+    first = next(lines(problem_files(paths)), None)
+    if first is None:
+        raise NoProblems(f"{', '.join(paths)}: empty; give files with at least one problem")
+    path, number, line = first
     try:
         row = json.loads(line)
     except (ValueError, RecursionError):
         row = None
-    there: set[str] = set(row) if isinstance(row, dict) else set()
-    shares = {name: _share(row_form(name), there) for name in (*FORMS, STATEMENTS)}
+    if not isinstance(row, dict):
+        raise UnknownForm(f"{path}, row {number}: {_told(line)}")
+    shares = {name: _share(row_form(name), set(row)) for name in (*FORMS, STATEMENTS)}
     best = max(shares, key=lambda name: shares[name])
     if shares[best] < 0.6:
         raise UnknownForm(
@@ -45,6 +50,16 @@ def detect_form(paths: Sequence[str]) -> str:
             "--format to see what its rows lack"
         )
     return best
+
+
+def _told(line: bytes) -> str:
+    """What is wrong with a first row that is no JSON object."""
+    wanted = "problems are JSON lines, one object per line"
+    if line.lstrip().startswith(b"["):
+        return f"a JSON list begins here; {wanted}: `jq -c '.[]' FILE` makes them of a list"
+    if line.lstrip().startswith(b"{"):
+        return f"not a whole JSON object; {wanted}: `jq -c . FILE` makes them of indented JSON"
+    return f"no JSON object; {wanted}"
 
 
 def _share(form: type[ProblemRow], there: set[str]) -> float:

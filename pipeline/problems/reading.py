@@ -1,12 +1,10 @@
 """Files of problems to problems: bad rows, duplicates and what filters leave out are all said."""
 
 import datetime
-import zlib
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-import fsspec
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
@@ -14,8 +12,10 @@ from pipeline.config import FileProblems
 from pipeline.problems.rows import BadRow, Defaults, FieldError, ProblemRow
 from pipeline.problems.sources import problem_files
 from pipeline.records import Problem
+from pipeline.row_files import lines
 
 _LISTED = 20
+SEE_ALL = "`python -m jobs.problems FILE --json` lists all"
 
 
 class BadRows(ValueError):
@@ -24,18 +24,19 @@ class BadRows(ValueError):
     def __init__(self, rows: Sequence[BadRow]) -> None:
         self.rows = tuple(rows)
         super().__init__(
-            f"{_listing(self.rows)}\nmend them, or leave them out: --skip-bad-rows, or in a config "
-            "problems.skip_bad_rows: true"
+            f"{_listing(self.rows)}\nmend them, or leave them out: --skip-bad-rows where files are "
+            "named on the command line, --problems.skip_bad_rows true (or problems.skip_bad_rows: "
+            "true in the file) where a config names them"
         )
 
 
 def _listing(rows: Sequence[BadRow]) -> str:
     count = _rows_of(rows)
-    lines = [f"{count} {'row' if count == 1 else 'rows'} cannot be read as problems"]
-    lines += [f"  {row}" for row in rows[:_LISTED]]
+    told = [f"{count} {'row' if count == 1 else 'rows'} cannot be read as problems"]
+    told += [f"  {row}" for row in rows[:_LISTED]]
     if len(rows) > _LISTED:
-        lines.append(f"  and {len(rows) - _LISTED} more")
-    return "\n".join(lines)
+        told.append(f"  and {len(rows) - _LISTED:,} more; {SEE_ALL}")
+    return "\n".join(told)
 
 
 def _rows_of(rows: Sequence[BadRow]) -> int:
@@ -97,7 +98,8 @@ class Reading:
         notes = [f"left out: {_listing(self.bad)}"] if self.bad else []
         notes += [f"left out: {duplicate}" for duplicate in self.duplicates[:_LISTED]]
         if len(self.duplicates) > _LISTED:
-            notes.append(f"left out: {len(self.duplicates) - _LISTED} more duplicates")
+            more = len(self.duplicates) - _LISTED
+            notes.append(f"left out: {more:,} more duplicates; {SEE_ALL}")
         return notes
 
 
@@ -208,20 +210,6 @@ class _Filters:
 
     def seen(self) -> str:
         return f"released {min(self._dates)} to {max(self._dates)}"
-
-
-def lines(paths: Sequence[str]) -> Iterator[tuple[str, int, bytes]]:
-    """File, number (from 1) and text of every row. Raises OSError naming the file."""
-    for path in paths:
-        try:
-            with fsspec.open(path, "rb", compression="infer") as file:
-                for number, line in enumerate(file, start=1):  # pyright: ignore[reportArgumentType]
-                    if line.strip():
-                        yield path, number, line
-        except (EOFError, zlib.error) as error:
-            raise OSError(f"{path}: the compressed file is cut off or damaged: {error}") from error
-        except OSError as error:
-            raise OSError(f"{path}: cannot be read: {error.strerror or error}") from error
 
 
 def _place(error: ErrorDetails) -> tuple[str, str]:

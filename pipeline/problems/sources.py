@@ -8,8 +8,9 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-import fsspec
 from fsspec.implementations.local import LocalFileSystem
+
+from pipeline.row_files import filesystem
 
 _HUB = re.compile(r"hf://datasets/([^/@\s]+/[^/@\s]+)(?:@([^/\s]+))?(?:/(\S+))?")
 _FORM = "hf://datasets/OWNER/NAME[@REVISION][/FILE]"
@@ -31,21 +32,20 @@ def _files(path: str) -> list[str]:
     if path.startswith("hf:"):
         folder, file = _download(path)
         return [str(folder / file)] if file else _in_folder(path, str(folder))
-    filesystem, name = fsspec.core.url_to_fs(path)
-    if not filesystem.isdir(name):
+    there, name = filesystem(path)
+    if not there.isdir(name):
         return [path]
     return _in_folder(path, path)
 
 
 def _in_folder(named: str, folder: str) -> list[str]:
-    filesystem, name = fsspec.core.url_to_fs(folder)
-    found = [file for file in filesystem.find(name) if file.endswith(_SUFFIXES)]
+    there, name = filesystem(folder)
+    found = [file for file in there.find(name) if file.endswith(_SUFFIXES)]
     if not found:
         raise OSError(f"{named}: holds no file that ends in .jsonl (.gz, .bz2, .xz, .zst)")
-    is_local = isinstance(filesystem, LocalFileSystem)
+    is_local = isinstance(there, LocalFileSystem)
     return [
-        file if is_local else filesystem.unstrip_protocol(file)
-        for file in sorted(found, key=_by_number)
+        file if is_local else there.unstrip_protocol(file) for file in sorted(found, key=_by_number)
     ]
 
 

@@ -131,7 +131,7 @@ def test_bad_rows_that_are_skipped_are_counted_and_listed(tmp_path: Path) -> Non
     assert (reading.bad_rows, len(reading.bad)) == (30, 60)
     (note,) = reading.left_out()
     assert note.startswith("left out: 30 rows cannot be read as problems")
-    assert note.endswith("and 40 more")
+    assert "and 40 more; `python -m jobs.problems FILE --json` lists all" in note
 
 
 # --- files --------------------------------------------------------------------------------------
@@ -226,8 +226,23 @@ def test_statements_without_tests_are_no_form_that_a_run_takes() -> None:
     assert "livecodebench" in FORMS
 
 
-@pytest.mark.parametrize("text", ["", "{}\n", "[1]\n", "prose\n", '{"id": 1}\n'])
-def test_a_file_of_another_form_is_refused(tmp_path: Path, text: str) -> None:
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("{}\n", "in none of the forms"),
+        ('{"id": 1}\n', "in none of the forms"),
+        ("prose\n", "no JSON object; problems are JSON lines"),
+        ('[{"question_id": "a"}]\n', "a JSON list begins here"),
+        ('{\n  "problem_id": "a"\n}\n', "not a whole JSON object"),
+    ],
+)
+def test_a_file_of_another_form_is_refused(tmp_path: Path, text: str, told: str) -> None:
     (tmp_path / "p.jsonl").write_text(text)
-    with pytest.raises(UnknownForm, match=r"p\.jsonl, row"):
+    with pytest.raises(UnknownForm, match=rf"p\.jsonl, row 1: {told}"):
+        detect_form([str(tmp_path / "p.jsonl")])
+
+
+def test_an_empty_file_is_told_as_empty(tmp_path: Path) -> None:
+    (tmp_path / "p.jsonl").write_text("\n")
+    with pytest.raises(NoProblems, match=r"p\.jsonl: empty; give files with at least one problem"):
         detect_form([str(tmp_path / "p.jsonl")])

@@ -71,6 +71,18 @@ def test_bad_rows_stop_the_summary_unless_they_are_skipped(
     assert "--skip-bad-rows" in told
 
 
+def test_json_lists_every_bad_row_also_where_they_stop_the_job(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "bad.jsonl"
+    path.write_text("{}\n" * 30)
+    assert main([str(path), "--format", "jsonl"]) == 1
+    assert "`python -m jobs.problems FILE --json` lists all" in capsys.readouterr().err
+    assert main([str(path), "--format", "jsonl", "--json"]) == 1
+    found = json.loads(capsys.readouterr().out)["bad_rows"]
+    assert {bad["row"] for bad in found} == set(range(1, 31))
+
+
 def test_filters_choose_what_is_counted(file: str, capsys: pytest.CaptureFixture[str]) -> None:
     window = ("--after", "2024-01-01", "--before", "2025-01-01")
     found = summary(capsys, file, "--skip-bad-rows", *window)
@@ -105,7 +117,7 @@ def test_the_recorded_livecodebench_problems_are_summarised_without_tests(
     ("arguments", "code", "told"),
     [
         (["absent.jsonl"], 1, "absent.jsonl: cannot be read: No such file"),
-        (["README.md"], 1, "in none of the forms"),
+        (["README.md"], 1, "README.md, row 1: no JSON object"),
         (["README.md", "--format", "jsonl"], 1, "README.md, row 1, row"),
         (["x", "--format", "jsonl", "--after", "2025-01-01", "--before", "2024-01-01"], 2, "after"),
     ],

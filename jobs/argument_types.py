@@ -1,0 +1,50 @@
+"""Types of options on the command line: one clear error for what is no such value."""
+
+import argparse
+import datetime
+from typing import Any
+
+_MOST = 1e12
+"""Larger numbers are slips of the hand, and products of them overflow."""
+
+
+def day(text: str) -> datetime.date:
+    try:
+        return datetime.date.fromisoformat(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is no date such as 2024-08-01") from None
+
+
+def positive(kind: type[int] | type[float]) -> Any:
+    """A type of numbers above 0."""
+
+    def parse(text: str) -> float:
+        value = _number(text, kind)
+        if not 0 < value <= _MOST:
+            whole = "whole number" if kind is int else "number"
+            raise argparse.ArgumentTypeError(f"{text!r} is no {whole} above 0 (up to {_MOST:g})")
+        return value
+
+    return parse
+
+
+def not_negative(text: str) -> float:
+    value = _number(text, float)
+    if not 0 <= value <= _MOST:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number from 0 on (up to {_MOST:g})")
+    return value
+
+
+def share(text: str) -> float:
+    value = _number(text, float)
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no share from 0 to 1")
+    return value
+
+
+def _number(text: str, kind: type[int] | type[float]) -> float:
+    """NaN, which is in no range, where the text is no number."""
+    try:
+        return kind(text)
+    except ValueError:
+        return float("nan")
