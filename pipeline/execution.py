@@ -26,11 +26,12 @@ CompleteWithReference = Callable[[Problem, str, Sequence[Step], int], str]
 def to_program(problem: Problem, code: str, memory_mb: int) -> Program:
     """What the sandbox is asked to judge."""
     return Program(
-        code=problem.prelude + code,
+        code=code,
         tests=problem.tests,
         entry_point=problem.entry_point,
         limits=Limits(cpu_s=problem.time_limit_s, memory_mb=memory_mb),
         comparator=problem.comparator,
+        prelude=problem.prelude,
     )
 
 

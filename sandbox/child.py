@@ -15,7 +15,9 @@ import signal
 import struct
 import sys
 import types
+from contextlib import suppress
 from functools import partial
+from io import TextIOWrapper
 from typing import Any, NamedTuple, NoReturn
 
 from sandbox import nodes, values
@@ -24,7 +26,8 @@ CHANNEL = 3  # the one descriptor beyond stdin, stdout and stderr
 OPEN_FILES = 128  # at once, for gate, stem and child alike
 REPORT = struct.Struct(">cI")  # kind, length
 
-COMPILED = b"C"  # marshalled code object, before any line of the program has run
+READY = b"U"  # about to compile or run the program: whatever fails before is not its doing
+COMPILED = b"C"  # marshalled code objects, before any line of the program has run
 SYNTAX = b"S"  # it does not compile, or has no entry point
 RAISED = b"E"
 MEMORY = b"M"  # MemoryError
@@ -50,7 +53,10 @@ libc = ctypes.CDLL(None, use_errno=True)
 class Work(NamedTuple):
     """What a test child is to run."""
 
-    code: bytes | types.CodeType  # source text, or what an earlier test made of it
+    # Source text, or what an earlier test made of both. The prelude runs first, in the namespace of
+    # the code, which still has its own first line and its own `from __future__`.
+    prelude: bytes | types.CodeType
+    code: bytes | types.CodeType
     entry_point: str | None
     cpu_s: float
     memory_mb: int
@@ -97,38 +103,44 @@ def become(
         die_with_parent()  # no container: no stem, no test
     os.chdir(directory)
     gc.enable()
-    code = _compiled(work)
     if work.entry_point is None:
-        os._exit(_run_program(code))
-    arguments = _read_to_end(0)
+        _report(READY, b"")
+        os._exit(_run_program(_compiled(work)))
+    test = _read_to_end(0)
     os.dup2(2, 0)  # /dev/null: a call has no input
-    os._exit(_run_call(code, work.entry_point, arguments))
+    arguments = None if test[:1] == b"S" else values.decode(test[1:])
+    _report(READY, b"")
+    os._exit(_run_call(_compiled(work), work.entry_point, test, arguments))
 
 
-def _compiled(work: Work) -> types.CodeType:
+def _compiled(work: Work) -> Work:
+    """With code objects for its texts; an empty prelude stays what it is."""
     if isinstance(work.code, types.CodeType):
-        return work.code
+        return work
+    prelude = work.prelude
     try:
+        if prelude:
+            prelude = compile(prelude, "prelude.py", "exec", dont_inherit=True)
         code = compile(work.code, "program.py", "exec", dont_inherit=True)
     except (SyntaxError, ValueError, RecursionError, MemoryError, OverflowError) as error:
         _report(SYNTAX, _one_line(error))
         os._exit(1)
-    _report(COMPILED, marshal.dumps(code))
-    return code
+    _report(COMPILED, marshal.dumps((prelude, code)))
+    return work._replace(prelude=prelude, code=code)
 
 
-def _run_program(code: types.CodeType) -> int:
+def _run_program(work: Work) -> int:
     main = types.ModuleType("__main__")
     main.__dict__.update(__builtins__=builtins, __file__="program.py")
-    return _execute(code, main)
+    return _execute(work, main)
 
 
-def _run_call(code: types.CodeType, entry_point: str, test: bytes) -> int:
-    """Call the entry point (`C` and the arguments), or run a script (`S` and its source)."""
+def _run_call(work: Work, entry_point: str, test: bytes, arguments: Any) -> int:
+    """Call the entry point with `arguments` (the test is `C` and their text), or run a script (`S`
+    and its source)."""
     solution = types.ModuleType("solution")
     solution.__dict__.update(__builtins__=builtins, __file__="program.py")
     is_script, body = test[:1] == b"S", test[1:]
-    arguments: Any = None if is_script else values.decode(body)
 
     def run_script() -> None:
         _resolve(solution, entry_point)
@@ -142,7 +154,7 @@ def _run_call(code: types.CodeType, entry_point: str, test: bytes) -> int:
             args, kwargs = nodes.to_objects(arguments, partial(_node_class, solution))
         _report(RESULT, values.encode(target(*args, **kwargs)).encode("utf-8", "surrogatepass"))
 
-    return _execute(code, solution, run_script if is_script else call)
+    return _execute(work, solution, run_script if is_script else call)
 
 
 def _failed_assertion(script: str, module: types.ModuleType) -> str | None:
@@ -165,7 +177,7 @@ def _node_class(module: types.ModuleType, kind: str) -> type:
     return getattr(module, kind, None) or getattr(nodes, kind)
 
 
-def _execute(code: types.CodeType, module: types.ModuleType, call: Any = None) -> int:
+def _execute(work: Work, module: types.ModuleType, call: Any = None) -> int:
     """Run and end as the interpreter would: threads joined, atexit run, files flushed, but without
     its slow tear-down. Returns the exit code."""
     sys.modules[module.__name__] = module
@@ -176,7 +188,9 @@ def _execute(code: types.CodeType, module: types.ModuleType, call: Any = None) -
     sys.setrecursionlimit(sys.getrecursionlimit() + 8 if call is None else 50_000)
     exit_code = 0
     try:
-        exec(code, module.__dict__)
+        if work.prelude:
+            exec(work.prelude, module.__dict__)
+        exec(work.code, module.__dict__)
         if call is not None:
             call()
     except SystemExit as request:
@@ -194,14 +208,31 @@ def _execute(code: types.CodeType, module: types.ModuleType, call: Any = None) -
         if _thread._count():
             threading._shutdown()  # type: ignore[attr-defined]
         atexit._run_exitfuncs()
-        for stream in (sys.stdout, stdout):
-            if stream is not None and not getattr(stream, "closed", False):
-                stream.flush()
+        _flush(sys.stdout, stdout)
         module.__dict__.clear()  # closes, and so flushes, what the program left open
+        if call is None:  # nobody reads what a call prints
+            # In a cycle the collector may close a buffer before the text that is to go through it.
+            _flush_texts(gc.get_objects())
+            gc.collect()
+            _flush_texts([sys.stdout, stdout])  # what `__del__` printed
     except BaseException as error:  # noqa: BLE001 - the program may have put anything there
         _report(RAISED, _one_line(error))
         exit_code = 120
     return exit_code
+
+
+def _flush(*streams: Any) -> None:
+    for stream in streams:
+        if stream is not None and not getattr(stream, "closed", False):
+            stream.flush()
+
+
+def _flush_texts(left: list[Any]) -> None:
+    """As in any tear-down, errors are ignored: the globals that a stream may need are gone."""
+    for stream in left:
+        if type(stream) is TextIOWrapper:
+            with suppress(Exception):
+                stream.flush()
 
 
 class _NoEntryPoint(Exception):

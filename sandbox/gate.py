@@ -181,7 +181,8 @@ class _Gate:
             if kind == END:
                 return
             if kind == CODE:
-                work = work._replace(code=marshal.loads(self._receive(length)))
+                prelude, code = marshal.loads(self._receive(length))
+                work = work._replace(prelude=prelude, code=code)
                 continue
             pid = os.fork()
             if pid == 0:

@@ -97,13 +97,15 @@ class Limits:
 @dataclass(frozen=True, slots=True)
 class Program:
     """A program and the tests that decide it; `entry_point` None means stdin/stdout, else a
-    function name or `Solution().method`."""
+    function name or `Solution().method`. A `prelude` (imports, helpers) runs before the code, in
+    its namespace; lines are counted in the code alone."""
 
     code: str
     tests: tuple[TestCase, ...]
     entry_point: str | None = None
     limits: Limits = Limits()
     comparator: Comparator = Comparator.LCB
+    prelude: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -175,11 +175,13 @@ class _Runner:
         """Run its tests until one does not end well, or the judge has seen enough."""
         fields = program.fields
         work = child.Work(
+            prelude=fields["prelude"].encode("utf-8", "surrogatepass"),
             code=program.payload,
             entry_point=fields["entry_point"],
             cpu_s=fields["cpu_s"],
             memory_mb=fields["memory_mb"],
         )
+        self._usage.rest()
         has_one_test = fields["tests"] == 1
         self._orders.start(work, self._serial + 1, has_one_test=has_one_test)
         for position in range(fields["tests"]):
@@ -285,7 +287,13 @@ class _Runner:
         """Answer the judge. Raises _Dirty where the test left something behind."""
         assert test.end is not None
         ending = test.watch.ending(test.end)
+        if ending.outcome == "RE" and not test.watch.was_set_up:
+            raise _Dirty(f"test {test.serial} could not be set up")
         self._flight.popleft()
+        is_clean = test.end.is_clean and not (
+            # The next test, where it is under way, has memory of its own.
+            not self._flight and test.watch.was_looked_at and self._usage.has_grown()
+        )
         result = {
             "outcome": ending.outcome,
             "detail": ending.detail,
@@ -294,10 +302,10 @@ class _Runner:
             "peak_mb": ending.peak_mb,
             "is_wall_only": ending.is_wall_only,
             "has_output": ending.output is not None,
-            "is_dirty": not test.end.is_clean,
+            "is_dirty": not is_clean,
         }
         self._judge.write(frames.pack(frames.RESULT, test.request, result, ending.output or b""))
-        if not test.end.is_clean:
+        if not is_clean:
             raise _Dirty(f"test {test.serial} left something behind")
         return ending
 

@@ -159,6 +159,7 @@ class Session:
             frames.NO_REQUEST,
             {
                 "entry_point": program.entry_point,
+                "prelude": program.prelude,
                 "cpu_s": limits.cpu_s,
                 "wall_s": wall_s,
                 "memory_mb": limits.memory_mb,

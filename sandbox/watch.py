@@ -19,6 +19,7 @@ TICK_S = 0.05  # between looks at the CPU clock and the memory
 _CHUNK = 1 << 16
 _REPORT_BYTES = 1 << 22  # of a report beyond the output limit: compiled code
 _DETAIL = 400
+_SET_UP = child.REPORT.pack(child.READY, 0)
 _CLOSED = -1
 _MOST_QUEUED = 2  # wall limits; `session.py` counts on it
 _PAGE_MB = os.sysconf("SC_PAGE_SIZE") / (1 << 20)
@@ -78,6 +79,16 @@ class Watch:
         return bool(self._stopped)
 
     @property
+    def was_set_up(self) -> bool:
+        """Whether its child came as far as the program. Believed as the very first report only."""
+        return self._reported.startswith(_SET_UP)
+
+    @property
+    def was_looked_at(self) -> bool:
+        """Whether it ran long enough for its use of the sandbox to be measured."""
+        return self._others_cpu_s is not None
+
+    @property
     def feed(self) -> int:
         """The end of its input, or -1 once that is closed."""
         return self._input
@@ -124,14 +135,14 @@ class Watch:
 
     def compiled(self) -> bytes | None:
         """The program's code, marshalled, once the child has reported it. It is believed only as
-        the very first report: it was written before a line of the program had run."""
-        if len(self._reported) < child.REPORT.size:
+        the first report after `READY`: it was written before a line of the program had run."""
+        start = len(_SET_UP) + child.REPORT.size
+        if len(self._reported) < start or not self.was_set_up:
             return None
-        kind, length = child.REPORT.unpack_from(self._reported)
-        end = child.REPORT.size + length
-        if kind != child.COMPILED or len(self._reported) < end:
+        kind, length = child.REPORT.unpack_from(self._reported, len(_SET_UP))
+        if kind != child.COMPILED or len(self._reported) < start + length:
             return None
-        return bytes(self._reported[child.REPORT.size : end])
+        return bytes(self._reported[start : start + length])
 
     def ending(self, event: gate.Event) -> Ending:
         """What the end of the child means. Closes the pipes."""
@@ -209,14 +220,14 @@ class Watch:
                 _read_into(buffer, descriptor)
 
     def _last_report(self) -> tuple[bytes, bytes]:
-        """The first report that is not compiled code."""
+        """The first report of how it ended."""
         position = 0
         while position + child.REPORT.size <= len(self._reported):
             kind, length = child.REPORT.unpack_from(self._reported, position)
             start = position + child.REPORT.size
             if start + length > len(self._reported):
                 break  # cut off
-            if kind != child.COMPILED:
+            if kind not in (child.READY, child.COMPILED):
                 return kind, bytes(self._reported[start : start + length])
             position = start + length
         return b"", b""

@@ -49,7 +49,7 @@ def test_a_program_carries_the_limits_of_its_problem() -> None:
 
 def test_a_program_runs_after_the_prelude_that_its_problem_assumes() -> None:
     program = to_program(problem(prelude="import math\n"), "print(math.pi)", MEMORY_MB)
-    assert program.code == "import math\nprint(math.pi)"
+    assert (program.prelude, program.code) == ("import math\n", "print(math.pi)")
 
 
 def test_every_solution_gets_its_own_verdict() -> None:

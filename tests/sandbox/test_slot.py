@@ -172,6 +172,31 @@ def test_a_wrong_answer_stands_though_a_test_sent_ahead_ended_the_runner(
     assert process_sandbox.is_healthy()
 
 
+def test_a_prelude_shares_the_namespace_but_not_the_first_line(process_sandbox: Sandbox) -> None:
+    tests = stdin_tests(("", "True"), ("", "True"), ("", "True"))
+    code = "from __future__ import annotations\nx: nowhere = 1\nprint(math.pi > 3)"
+    future = Program(code, tests, prelude="import math\n\n")
+    assert process_sandbox.judge(future).status is Status.AC
+    failing = replace(future, code="print(math.pi > 3)\nprint(1 / 0)")
+    assert process_sandbox.judge(failing).detail == "line 2: ZeroDivisionError: division by zero"
+    called = TestCase(args="[9]", expected="3.0")
+    root = Program("def f(x): return math.sqrt(x)", (called,) * 3, "f", prelude="import math")
+    assert process_sandbox.judge(root).status is Status.AC
+
+
+def test_what_fails_before_the_first_line_is_no_word_on_the_program(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The runner takes a limit that the kernel does not: no process can be set up under it."""
+    monkeypatch.setattr("sandbox.protocol.MAX_MEMORY_MB", 1 << 60)
+    with Sandbox("unsafe-process") as sandbox:
+        for tests in (1, 2):
+            limits = Limits(memory_mb=100_000_000_000_000)
+            program = Program("print(1)", stdin_tests(*[("", "1")] * tests), limits=limits)
+            verdict = sandbox.judge(program)
+            assert (verdict.status, verdict.first_failure) == (Status.INFRA, None), verdict
+
+
 def test_closing_ends_what_is_running_and_nothing_starts_again() -> None:
     sandbox = Sandbox("unsafe-process")
     endless = Program("import time\ntime.sleep(60)", stdin_tests(("", "")), limits=Limits(20))

@@ -6,6 +6,16 @@ from tests.sandbox.hostile.entry import EXPECTED, Category, Entry
 
 _READING = {
     "input": "a = list(map(int, input().split())); print(sum(a) + int(input()))",
+    "stdout_reopened_in_a_cycle": """
+        class Printer:
+            def __init__(self):
+                self.out, self.me = open(1, 'w', closefd=False), self
+        printer = Printer()
+        printer.out.write('10\\n')""",
+    "printed_by_a_destructor": """
+        class Last:
+            def __del__(self): print(10)
+        last = Last()""",
     "stdin_iteration": """
         import sys
         print(sum(int(w) for line in sys.stdin for w in line.split()))""",
