@@ -110,5 +110,5 @@ def test_a_row_without_grades_is_named() -> None:
 def test_a_compressed_file_that_is_cut_off_is_named(tmp_path: Path) -> None:
     path = tmp_path / "r.jsonl.gz"
     path.write_bytes(b"\x1f\x8b\x08broken")
-    with pytest.raises(EvalAllError, match=r"r\.jsonl\.gz: cannot be read|r\.jsonl\.gz: the compressed"):
+    with pytest.raises(EvalAllError, match=r"r\.jsonl\.gz: (cannot|the compressed)"):
         read_eval_all(path)
