@@ -5,6 +5,7 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -165,15 +166,19 @@ def test_bad_programs_are_all_named_by_file_row_and_field(
         {"problem_id": "nowhere", "code": ""},
         {"code": SUM},
         {"problem_id": "sum", "code": 3},
-        {"problem_id": "sum", "code": SUM, "program_id": "0"},
+        {"problem_id": "sum", "code": SUM, "program_id": "mine"},
+        {"problem_id": "sum", "code": "print(3)", "program_id": "mine"},
+        {"problem_id": "sum", "code": SUM, "program_id": ["x" * 10_000]},
     ]
     path = write(tmp_path / "programs.jsonl.gz", rows)
     assert main([*files, *UNSAFE]) == 1
     output = capfd.readouterr().out
-    assert "6 rows cannot be read as programs" in output
+    assert "7 rows cannot be read as programs" in output
     for row, field in ((2, "row"), (3, "code"), (4, "id"), (5, "problem_id"), (6, "code")):
         assert f"{path}, row {row}, {field}: " in output
-    assert f"{path}, row 7, program_id: '0' of 'sum' was already in row 1" in output
+    assert f"{path}, row 8, program_id: 'mine' of 'sum' was already in row 7" in output
+    assert f"{path}, row 9, program_id: a text is wanted, not ['xxx" in output
+    assert "x" * 100 not in output
     assert not (tmp_path / "out/verdicts").exists()
 
 
@@ -190,6 +195,45 @@ def test_a_form_without_right_programs_has_no_canonical_ones(
 ) -> None:
     assert main([*files, *UNSAFE, "--programs", "canonical"]) == 1
     assert "carries no right programs" in capfd.readouterr().out
+
+
+@pytest.mark.parametrize("scheme", ["", "ray://"])
+def test_an_address_where_nothing_listens_is_refused_at_once(
+    files: list[str], capfd: pytest.CaptureFixture[str], scheme: str
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    address = f"{scheme}127.0.0.1:{port}"
+    started = time.monotonic()
+    assert main([*files, *UNSAFE, "--address", address]) == 1
+    assert time.monotonic() - started < 15  # Ray itself tries for 31 s or 100 s
+    assert f"--address {address}: no Ray cluster answers" in capfd.readouterr().out
+
+
+def test_limits_out_of_all_reason_are_refused_by_option(
+    files: list[str], capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*files, *UNSAFE, "--time-limit-s", "1e9"]) == 1
+    assert "--time-limit-s, --memory-mb: limits.cpu_s: seconds above 0" in capfd.readouterr().out
+
+
+def test_a_problem_that_cannot_be_judged_is_left_out_where_bad_rows_are(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def row(name: str, test: str) -> dict:
+        prompt = f"def {name}(n):\n    \"\"\"Give n.\"\"\"\n"
+        names = {"task_id": name, "entry_point": name, "prompt": prompt, "test": test}
+        return names | {"canonical_solution": "    return n\n"}
+
+    check = "def check(candidate):\n    assert candidate(1) == 1\n"
+    rows = [row("good", check), row("odd", check + "return\n")]  # parses, but does not compile
+    path, out = write(tmp_path / "p.jsonl", rows), str(tmp_path / "out")
+    command = ["--problems", path, "--programs", "canonical", "--out", out, *UNSAFE]
+    assert main(command) == 1
+    assert "problem odd: tests[1]: script: does not compile" in capfd.readouterr().out
+    assert main([*command, "--skip-bad-rows"]) == 0
+    assert "left out: problem odd: tests[1]: script" in capfd.readouterr().out
+    assert [row["problem_id"] for row in verdicts(tmp_path / "out")] == ["good"]
 
 
 @pytest.mark.slow
@@ -288,6 +332,28 @@ def test_a_slot_of_another_isolation_is_refused(tmp_path: Path) -> None:
         run(judging(tmp_path, programs("a")), Slot(isolation=Isolation.NONE))
 
 
+def test_no_more_slots_are_opened_than_there_is_work_for(tmp_path: Path) -> None:
+    opened = []
+
+    @contextmanager
+    def slot() -> Iterator[Judge]:
+        opened.append(slot)
+        time.sleep(0.2)  # nobody has judged anything when the others could open
+        yield Slot().judge
+
+    for _ in judging(tmp_path, programs("a", "b", "a")).run([slot] * 6):
+        pass
+    assert len(opened) == 2
+
+
+def test_problems_that_cannot_be_judged_are_all_named(tmp_path: Path) -> None:
+    bad = problem("p", tests=(TestCase(args="[1", expected="1"),), entry_point="f")
+    recorded = [RecordedProgram(name, "0", "x") for name in ("p", "q", "r")]
+    with pytest.raises(CannotJudge) as caught:
+        Judging(str(tmp_path), {"p": bad, "q": problem("q"), "r": bad}, recorded, DOCKER)
+    assert list(caught.value.reasons) == ["p", "r"]
+
+
 def test_a_problem_that_cannot_be_judged_is_named_before_anything_runs(tmp_path: Path) -> None:
     bad = problem("p", tests=(TestCase(args="[1", expected="1"),), entry_point="f")
     with pytest.raises(CannotJudge, match=r"problem p: tests\[0\]: neither strict JSON"):
@@ -307,6 +373,16 @@ def test_a_problem_that_cannot_be_judged_is_named_before_anything_runs(tmp_path:
 def test_a_problem_is_named_as_its_benchmark_names_it(tmp_path: Path, form: str, row: dict) -> None:
     path = write(tmp_path / "programs.jsonl", [row | {"code": "x"}])
     assert read_programs(path, form, {"p"}) == [RecordedProgram("p", "0", "x")]
+
+
+def test_numbers_that_stand_for_ids_pass_over_those_that_are_given(tmp_path: Path) -> None:
+    rows = [{}, {"program_id": "1"}, {"program_id": None}, {"program_id": "0"}, {}]
+    path = write(
+        tmp_path / "p.jsonl",
+        [row | {"problem_id": "p", "code": str(n)} for n, row in enumerate(rows)],
+    )
+    read = {program.code: program.program_id for program in read_programs(path, "jsonl", {"p"})}
+    assert read == {"0": "2", "1": "1", "2": "3", "3": "0", "4": "4"}
 
 
 def test_a_file_of_no_programs_is_an_error_that_names_it(tmp_path: Path) -> None:
