@@ -29,6 +29,7 @@ class Fault:
     headers: Mapping[str, str] = field(default_factory=dict)
     body: bytes | None = None
     missing_bytes: int = 0  # promised in Content-Length, and never sent
+    raw: bytes | None = None  # sent instead of all that
     delay_s: float = 0.0
 
 
@@ -213,6 +214,7 @@ def _handler(server: FaultServer) -> type[BaseHTTPRequestHandler]:
                 fault = Fault()
             time.sleep(fault.delay_s)
             if fault.status is None:
+                self.wfile.write(fault.raw or b"")
                 self.close_connection = True
                 return
             body = fault.body or b""

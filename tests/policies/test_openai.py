@@ -222,6 +222,17 @@ def test_a_passing_failure_is_tried_again(
     assert len(server.calls) == 2
 
 
+def test_what_is_no_http_is_tried_again_and_may_have_been_paid(
+    opened: Opened, server: FaultServer, tmp_path: Path
+) -> None:
+    server.faults.append(Fault(raw=b"SSH-2.0-wrong port\r\n\r\n"))
+    policy = opened(budget_usd=1.0)
+    assert one(policy).text == "answer to Problem p"
+    policy.close()
+    account = Ledger(tmp_path / "journal" / "spending").others("")
+    assert account.promised_usd > 0.01
+
+
 def test_a_timeout_is_tried_again(opened: Opened, server: FaultServer) -> None:
     server.faults.append(Fault(200, body=b"{}", delay_s=2.0))
     assert one(opened(timeout_s=0.5)).text == "answer to Problem p"
