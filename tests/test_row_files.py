@@ -47,13 +47,19 @@ def test_a_byte_order_mark_is_no_text(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("read", [lambda path: list(lines([path])), read_bytes])
-@pytest.mark.parametrize("damage", ["cut off", "in the middle", "another form"])
-@pytest.mark.parametrize("suffix", COMPRESSED)
+@pytest.mark.parametrize(
+    ("suffix", "damage"),
+    [
+        (suffix, damage)
+        for suffix in COMPRESSED
+        for damage in ("cut off", "in the middle", "another form")
+        # zstd keeps no checksum unless its writer asks for one.
+        if (suffix, damage) != (".zst", "in the middle")
+    ],
+)
 def test_damaged_files_are_named(
     tmp_path: Path, suffix: str, damage: str, read: Callable[[str], object]
 ) -> None:
-    if (suffix, damage) == (".zst", "in the middle"):
-        pytest.skip("zstd keeps no checksum unless its writer asks for one")
     whole = COMPRESSED[suffix](NOISE)
     half = len(whole) // 2
     path = tmp_path / f"rows.jsonl{suffix}"
