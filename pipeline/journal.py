@@ -176,7 +176,8 @@ def _read(path: Path, start: int) -> tuple[dict[tuple[str, int], _Place], int]:
             frame = file.read(_FRAME.size)
             length, checksum = _FRAME.unpack(frame) if len(frame) == _FRAME.size else (size, 0)
             body = file.read(length) if end + _FRAME.size + length <= size else b""
-            if len(body) != length or zlib.crc32(body) != checksum:
+            # A hole that a crash left is zeros: a frame of length 0, whose checksum agrees.
+            if not length or len(body) != length or zlib.crc32(body) != checksum:
                 logger.warning(
                     "%s: the last %d bytes are no whole record (a writer was killed, or is at it): "
                     "ignored",

@@ -91,6 +91,22 @@ def test_a_torn_tail_is_ignored_and_said(
     assert "no whole record" in caplog.text
 
 
+@pytest.mark.parametrize("zeros", [1, 8, 100])
+def test_a_tail_of_zeros_is_ignored_and_said(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, zeros: int
+) -> None:
+    """A machine that lost its power can leave the length of a file without the contents."""
+    journal = Journal(tmp_path)
+    journal.put("whole", 0, b"kept")
+    journal.close()
+    (path,) = tmp_path.glob("*.journal")
+    path.write_bytes(path.read_bytes() + bytes(zeros))
+    again = Journal(tmp_path)
+    assert len(again) == 1
+    assert again.get("whole", 0) == b"kept"
+    assert f"the last {zeros} bytes are no whole record" in caplog.text
+
+
 @settings(max_examples=40, deadline=None)
 @given(position=st.integers(min_value=19), flip=st.integers(min_value=1, max_value=255))
 def test_a_damaged_record_is_never_returned(
