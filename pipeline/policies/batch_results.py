@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from enum import Enum
 
 from pipeline.config import OpenAIPolicy
 from pipeline.policies import openai_wire
@@ -15,12 +16,21 @@ _PASSING_STATUS = frozenset({0, 408, 409, 429})
 _PASSING_CODES = frozenset({"batch_expired", "batch_cancelled"})
 
 
+class Blame(Enum):
+    """What a request without an answer tells of the next try."""
+
+    PASSING = "passing"  # it may have one, and this one is not billed
+    BILLED = "billed"  # it may have one, but this one's answer came to nothing on the way
+    REQUEST = "request"  # this request never has one
+    ALL = "all"  # no request like it has one: an option, the key or the account is at fault
+
+
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """A request without an answer; a passing one is worth another try."""
+    """A request without an answer."""
 
     reason: str
-    passing: bool
+    blame: Blame
 
 
 def read_results(
@@ -43,7 +53,7 @@ def read_results(
             try:
                 yield slot, openai_wire.read_answer(config, body)
             except MalformedResponse as strange:
-                yield slot, Failure(str(strange), passing=True)
+                yield slot, Failure(str(strange), Blame.BILLED)
         else:
             yield slot, _failure(status, body, error)
 
@@ -54,9 +64,14 @@ def _failure(status: int | None, body: object, error: object) -> Answer | Failur
     message, code = str(told.get("message") or "no reason given"), told.get("code")
     if status == 400 and (finish := openai_wire.prompt_failure(message, code)) is not None:
         return Answer("", finish, Usage())
-    passing = code in _PASSING_CODES or (
+    if code in _PASSING_CODES or (
         status is not None
         and code != "insufficient_quota"
         and (status in _PASSING_STATUS or status >= 500)
-    )
-    return Failure(f"{status or code}: {message}", passing)
+    ):
+        blame = Blame.PASSING
+    elif status is not None and openai_wire.is_unanswerable(status, code, told.get("param")):
+        blame = Blame.REQUEST
+    else:
+        blame = Blame.ALL
+    return Failure(f"{status or code}: {message}", blame)

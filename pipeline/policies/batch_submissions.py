@@ -11,8 +11,8 @@ import json
 import os
 import time
 import uuid
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +37,8 @@ class Submission:
     input_file_id: str | None = None
     batch_id: str | None = None
     collected: bool = False
+    refused: dict[str, str] = field(default_factory=dict[str, str])
+    """Why the server never answers a request, by its `custom_id`."""
 
 
 class Submissions:
@@ -50,15 +52,29 @@ class Submissions:
 
     def open(self) -> list[Submission]:
         """Those whose answers are not in the journal yet, oldest first. Raises StoreError."""
-        found = [self._read(path) for path in self._directory.glob("*.json")]
         return sorted(
-            (
-                each
-                for each in found
-                if not each.collected and (each.server, each.api) == (self._server, self._api)
-            ),
-            key=lambda each: each.created,
+            (each for each in self._all() if not each.collected), key=lambda each: each.created
         )
+
+    def refused(self) -> dict[Slot, str]:
+        """The requests that the server never answers, and why. Raises StoreError."""
+        return {
+            slot_in(name): reason for each in self._all() for name, reason in each.refused.items()
+        }
+
+    def forget_refused(self, slots: Iterable[Slot]) -> None:
+        """Give them another chance. Raises StoreError."""
+        names = {_name(slot) for slot in slots}
+        for each in self._all():
+            if not names.isdisjoint(each.refused):
+                kept = {name: told for name, told in each.refused.items() if name not in names}
+                self.update(each, refused=kept)
+
+    def close(self, submission: Submission, refused: Mapping[Slot, str]) -> None:
+        """Its answers are in the journal. Raises StoreError."""
+        current = self._read(self.note(submission))
+        told = {_name(slot): reason for slot, reason in refused.items()}
+        self.update(current, collected=True, refused=told)
 
     def add(self, calls: Iterable[Call], worst_usd: float, path: str) -> Submission:
         """Write down a batch of calls that is about to be submitted to the endpoint `path`."""
@@ -86,12 +102,15 @@ class Submissions:
     def update(self, submission: Submission, **changes: Any) -> Submission:
         """The submission with changes, durable."""
         changed = dataclasses.replace(submission, **changes)
-        path = self._directory / f"{submission.token}.json"
+        path = self.note(submission)
         write_atomically(str(path), json.dumps(dataclasses.asdict(changed), indent=1).encode())
         if changed.collected:
             self._lines(submission.token).unlink(missing_ok=True)
             self._slots.pop(submission.token, None)
         return changed
+
+    def note(self, submission: Submission) -> Path:
+        return self._directory / f"{submission.token}.json"
 
     def lines(self, submission: Submission) -> Path:
         return self._lines(submission.token)
@@ -113,6 +132,12 @@ class Submissions:
 
     def _lines(self, token: str) -> Path:
         return self._directory / f"{token}.jsonl"
+
+    def _all(self) -> Iterator[Submission]:
+        for path in self._directory.glob("*.json"):
+            submission = self._read(path)
+            if (submission.server, submission.api) == (self._server, self._api):
+                yield submission
 
     def _read(self, path: Path) -> Submission:
         try:

@@ -8,14 +8,16 @@ once: a stage's parts then find their answers in the journal. The way of a batch
 Every arrow is durable before the next, and a restart goes on from where it stood. A batch that may
 have been created without our hearing of it is looked for at the server by its token before another
 is: no request is submitted twice, as long as the server lists the batches that it has accepted.
-What expired or failed in passing is submitted again in another batch.
+What expired or failed in passing is submitted again in another batch. What the server refuses for
+good is noted beside its batch, and not asked again until the next `prepare`.
 """
 
 import asyncio
 import collections
 import logging
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 
 import openai
 from openai.types import Batch
@@ -24,7 +26,7 @@ from pipeline.config import OpenAIPolicy
 from pipeline.files import StoreError
 from pipeline.journal import Journal
 from pipeline.policies import openai_wire
-from pipeline.policies.batch_results import Failure, read_results
+from pipeline.policies.batch_results import Blame, Failure, read_results
 from pipeline.policies.batch_submissions import Submission, Submissions, calls_that_fit
 from pipeline.policies.budget import Budget
 from pipeline.policies.ledger import Account, Ledger
@@ -32,7 +34,12 @@ from pipeline.policies.openai_client import FAILURES, Connection
 from pipeline.policies.openai_wire import Answer
 from pipeline.policies.own_loop import OwnLoop
 from pipeline.policies.paid_answers import Call, PaidAnswers, Slot, calls_of, to_response
-from pipeline.policies.protocol import PolicyError, PolicyRequest, PolicyResponse
+from pipeline.policies.protocol import (
+    PolicyError,
+    PolicyRequest,
+    PolicyResponse,
+    UnanswerableRequest,
+)
 from pipeline.policies.retries import with_retries
 
 logger = logging.getLogger(__name__)
@@ -44,12 +51,16 @@ _CLOCKS_DIFFER_S = 3600.0  # at most, ours and the server's
 _TOKEN = "submission"  # the key of our token in a batch's metadata
 
 
+_IN_NEITHER_FILE = Failure("it is in neither file of results", Blame.PASSING)
+
+
 @dataclass
 class _Asked:
     """What one caller still wants."""
 
     calls: dict[Slot, Call]
     failed: dict[Slot, str]
+    refused: dict[Slot, str]  # for good
     tries: collections.Counter[Slot]
     most: int  # requests in one batch; falls when the server's queue is too short for so many
     progress: Callable[[int, int], None]
@@ -84,16 +95,24 @@ class OpenAIBatch:
     def prepare(
         self, requests: Sequence[PolicyRequest], progress: Callable[[int, int], None]
     ) -> None:
-        """Have all of them answered, in as few batches as the limits allow. Raises PolicyError."""
-        self._loop.submit(self._answer(list(calls_of(self._config, requests)), progress)).result()
+        """Have all of them answered, in as few batches as the limits allow. Raises PolicyError;
+        what the server refuses for good is only noted, for `complete` to tell."""
+        calls = list(calls_of(self._config, requests))
+        answering = self._answer(calls, progress, ask_refused=True)
+        for slot, reason in self._loop.submit(answering).result().items():
+            logger.warning("request %s-%d is refused: %s", *slot, reason)
 
     async def complete(self, requests: Sequence[PolicyRequest]) -> AsyncIterator[PolicyResponse]:
-        """Every answer, once all are there. Raises PolicyError, of which BudgetExhausted is one;
-        batches under way go on at the server, and the next to ask collects them."""
+        """Every answer, once all are there. Raises UnanswerableRequest, and PolicyError, of which
+        BudgetExhausted is one; batches under way go on at the server, and the next to ask collects
+        them."""
         if self._closed:
             raise PolicyError("this OpenAI policy is closed")
         calls = list(calls_of(self._config, requests))
-        await asyncio.wrap_future(self._loop.submit(self._answer(calls)))
+        refused = await asyncio.wrap_future(self._loop.submit(self._answer(calls)))
+        for call in calls:
+            if (reason := refused.get(call.slot)) is not None:
+                raise UnanswerableRequest(f"request {call.request.key}: {reason}")
         for call in calls:
             response = self._answers.get(call.slot, call.request.key)
             assert response is not None
@@ -113,17 +132,29 @@ class OpenAIBatch:
         await self._connection.close()
 
     async def _answer(
-        self, calls: Iterable[Call], progress: Callable[[int, int], None] = lambda done, total: None
-    ) -> None:
-        """See to it that every call's answer is in the journal."""
+        self,
+        calls: Iterable[Call],
+        progress: Callable[[int, int], None] = lambda done, total: None,
+        *,
+        ask_refused: bool = False,
+    ) -> dict[Slot, str]:
+        """See to it that every call's answer is in the journal, but for those that the server
+        refuses for good: these are returned, with the reason. `ask_refused`: ask for those that it
+        refused before, too."""
         async with self._turn:
             await self._answers.refresh()
             wanted = {call.slot: call for call in calls if call.slot not in self._answers}
             if not wanted:
-                return
-            asked = _Asked(wanted, {}, collections.Counter(), len(wanted), progress)
-            client = await self._connection.client()
+                return {}
             try:
+                if ask_refused:
+                    self._submissions.forget_refused(wanted)
+                known = self._submissions.refused()
+                refused = {slot: known[slot] for slot in wanted if slot in known}
+                if len(refused) == len(wanted):
+                    return refused
+                asked = _Asked(wanted, {}, refused, collections.Counter(), len(wanted), progress)
+                client = await self._connection.client()
                 while await self._go_on(client, asked):
                     await asyncio.sleep(self._config.batch_poll_s)
             except FAILURES as error:
@@ -136,6 +167,7 @@ class OpenAIBatch:
                     f"{len(asked.failed)} of {len(wanted)} requests of the batches failed (the "
                     f"other answers are kept); the first: {wanted[slot].request.key}: {reason}"
                 )
+            return asked.refused
 
     async def _go_on(self, client: openai.AsyncOpenAI, asked: _Asked) -> bool:
         """Collect what has ended, submit what can be; whether there is anything to wait for."""
@@ -173,7 +205,7 @@ class OpenAIBatch:
         ]
 
     def _missing(self, asked: _Asked, under_way: Iterable[Submission]) -> list[Call]:
-        elsewhere = set(asked.failed).union(*map(self._submissions.slots, under_way))
+        elsewhere = set(asked.failed).union(asked.refused, *map(self._submissions.slots, under_way))
         return [
             call
             for slot, call in asked.calls.items()
@@ -216,9 +248,12 @@ class OpenAIBatch:
         if batch_id is None:  # we were killed, or lost the connection, on the way
             self._ledger.write(_spender(submission), Account(0.0, submission.worst_usd))
             return await self._create(client, submission, perhaps_there=True)
-        return await with_retries(
-            lambda: client.batches.retrieve(batch_id), self._config.max_retries
-        )
+        try:
+            return await with_retries(
+                lambda: client.batches.retrieve(batch_id), self._config.max_retries
+            )
+        except openai.NotFoundError:
+            raise self._gone(submission) from None
 
     async def _create(
         self, client: openai.AsyncOpenAI, submission: Submission, *, perhaps_there: bool = False
@@ -270,9 +305,13 @@ class OpenAIBatch:
         results: dict[Slot, Answer | Failure] = {}
         for file_id in (batch.output_file_id, batch.error_file_id):
             if file_id is not None:
-                results |= await with_retries(
-                    lambda file_id=file_id: self._results(client, file_id), self._config.max_retries
-                )
+                try:
+                    results |= await with_retries(
+                        lambda file_id=file_id: self._results(client, file_id),
+                        self._config.max_retries,
+                    )
+                except openai.NotFoundError:
+                    raise self._gone(submission) from None
         each_usd = submission.worst_usd / submission.requests
         answers = {
             slot: to_response(self._config, result, slot[0], slot[1], each_usd)
@@ -280,16 +319,24 @@ class OpenAIBatch:
             if isinstance(result, Answer)
         }
         await self._answers.put(answers.items())
+        failures = {slot: result for slot, result in results.items() if isinstance(result, Failure)}
+        billed = sum(failure.blame is Blame.BILLED for failure in failures.values())
+        refused = {
+            slot: f"batch {batch.id}: {failure.reason}"
+            for slot, failure in failures.items()
+            if failure.blame is Blame.REQUEST
+        }
         unanswered = self._slots_of(submission, asked) - answers.keys()
-        self._close(submission, sum(answer.cost_usd for answer in answers.values()))
+        spent_usd = sum(answer.cost_usd for answer in answers.values())
+        self._close(submission, spent_usd, billed * each_usd, refused)
         for slot in unanswered:
-            failure = results.get(slot)
-            if not isinstance(failure, Failure):
-                failure = Failure("it is in neither file of results", passing=True)
+            failure = failures.get(slot, _IN_NEITHER_FILE)
             asked.tries[slot] += 1
-            if batch.status == "cancelled":
+            if slot in refused:
+                asked.refused[slot] = refused[slot]
+            elif batch.status == "cancelled":
                 asked.failed[slot] = f"batch {batch.id} was cancelled; run again to submit the rest"
-            elif not failure.passing:
+            elif failure.blame is Blame.ALL:
                 asked.failed[slot] = f"batch {batch.id}: {failure.reason}"
             elif asked.tries[slot] > self._config.max_retries:
                 asked.failed[slot] = f"batch {batch.id}, the last try: {failure.reason}"
@@ -303,10 +350,24 @@ class OpenAIBatch:
     def _slots_of(self, submission: Submission, asked: _Asked) -> set[Slot]:
         return asked.calls.keys() & self._submissions.slots(submission)
 
-    def _close(self, submission: Submission, spent_usd: float) -> None:
-        self._ledger.write(_spender(submission), Account(spent_usd, 0.0))
-        current = next(s for s in self._submissions.open() if s.token == submission.token)
-        self._submissions.update(current, collected=True)
+    def _close(
+        self,
+        submission: Submission,
+        spent_usd: float,
+        lost_usd: float = 0.0,
+        refused: Mapping[Slot, str] = MappingProxyType({}),
+    ) -> None:
+        """`lost_usd`: the most that was billed for nothing, which stays promised."""
+        self._ledger.write(_spender(submission), Account(spent_usd, lost_usd))
+        self._submissions.close(submission, refused)
+
+    def _gone(self, submission: Submission) -> PolicyError:
+        return PolicyError(
+            f"Batch API: the server has no batch {submission.batch_id} any more, or not its "
+            "results: they were deleted, or OPENAI_API_KEY is of another project; where they are "
+            f"lost, delete {self._submissions.note(submission)} and run again, which pays for its "
+            f"{submission.requests} requests anew"
+        )
 
 
 def _spender(submission: Submission) -> str:

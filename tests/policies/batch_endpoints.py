@@ -17,6 +17,8 @@ Reply = tuple[int | None, dict[str, str], bytes | None]
 
 Line = dict[str, Any]
 
+_NOT_FOUND: Reply = (404, {}, b'{"error": {"message": "no such object"}}')
+
 
 @dataclass
 class _Batch:
@@ -60,6 +62,8 @@ class BatchEndpoints:
         """So many of the next batches are created, and nobody is told."""
         self.garble_files = 0
         """So many of the next downloads lack their end."""
+        self.lose: str | None = None
+        """What the server has no more: "batch", or the "results" of one."""
         self.result: Callable[[Line], Line | None] = succeeded
         """What becomes of a line; None: it is in neither file."""
         self._lock = threading.Lock()
@@ -82,12 +86,16 @@ class BatchEndpoints:
     def get(self, path: str) -> Reply:
         with self._lock:
             if found := re.search(r"/files/(\w+)/content", path):
+                if self.lose == "results":
+                    return _NOT_FOUND
                 data = self.files[found[1]]
                 if self.garble_files:
                     self.garble_files -= 1
                     data = data[: len(data) // 2]
                 return 200, {}, data
             if found := re.search(r"/batches/(\w+)", path):
+                if self.lose == "batch":
+                    return _NOT_FOUND
                 batch = next(batch for batch in self.batches if batch.id == found[1])
                 return _json(self._look(batch))
             told = [batch.told() for batch in reversed(self.batches)]

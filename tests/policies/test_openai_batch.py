@@ -18,7 +18,7 @@ from pipeline.policies import batch_submissions
 from pipeline.policies.budget import BudgetExhausted
 from pipeline.policies.ledger import Ledger
 from pipeline.policies.openai_batch import OpenAIBatch
-from pipeline.policies.protocol import PolicyError
+from pipeline.policies.protocol import PolicyError, UnanswerableRequest
 from pipeline.records import FinishReason
 from tests.policies import fault_server
 from tests.policies.batch_endpoints import Line, answered, expired, succeeded
@@ -130,20 +130,89 @@ def test_what_expired_or_failed_in_passing_or_got_lost_is_submitted_again(
     assert policy.spent_usd == pytest.approx(6 * CALL_USD / 2), "what expired is not billed"
 
 
-def test_a_request_that_cannot_be_answered_fails_alone_and_the_others_are_kept(
-    opened: Opened, server: FaultServer
-) -> None:
-    wrong = {"error": {"message": "bad parameter", "code": "invalid_request"}}
+def refusing(**error: str) -> Callable[[Line], Line]:
+    """A server that refuses the second sample of every prompt."""
+    told = {"error": {"message": "not this one"} | error}
 
     def result(line: Line) -> Line:
-        return answered(line, 400, wrong) if line["custom_id"].endswith("-1") else succeeded(line)
+        return answered(line, 400, told) if line["custom_id"].endswith("-1") else succeeded(line)
 
-    server.batches.result = result
-    with pytest.raises(PolicyError, match=r"1 of 3 requests.*a: batch batch0: 400: bad parameter"):
+    return result
+
+
+def test_a_request_that_is_refused_for_good_is_asked_for_once_a_run_and_the_others_are_kept(
+    opened: Opened, server: FaultServer
+) -> None:
+    server.batches.result = refusing(code="a_new_policy")
+    opened().prepare([request("a", 3), request("b", 1)], lambda done, total: None)
+    for policy in (opened(), opened()):  # those of two workers
+        with pytest.raises(UnanswerableRequest, match="a: batch batch0: 400: not this one"):
+            ask(policy, request("a", 3))
+        assert len(ask(policy, request("b", 1))) == 1
+    assert [len(batch.lines) for batch in server.batches.batches] == [4]
+    server.batches.result = succeeded
+    again = opened()
+    again.prepare([request("a", 3)], lambda done, total: None)
+    assert len(ask(again, request("a", 3))) == 3
+    assert [len(batch.lines) for batch in server.batches.batches] == [4, 1]
+
+
+def test_a_request_whose_option_is_wrong_blames_no_prompt_and_the_others_are_kept(
+    opened: Opened, server: FaultServer
+) -> None:
+    server.batches.result = refusing(param="reasoning.effort")
+    with pytest.raises(PolicyError, match=r"1 of 3 requests.*a: batch batch0: 400: not this one"):
         ask(opened(), request("a", 3))
     server.batches.result = succeeded
     assert len(ask(opened(), request("a", 3))) == 3
     assert [len(batch.lines) for batch in server.batches.batches] == [3, 1]
+
+
+def test_an_answer_that_makes_no_sense_is_asked_for_again_and_counts_against_the_cap(
+    opened: Opened, server: FaultServer, tmp_path: Path
+) -> None:
+    tried: set[str] = set()
+
+    def result(line: Line) -> Line:
+        first = line["custom_id"] not in tried
+        tried.add(line["custom_id"])
+        return answered(line, 200, {"status": "completed"}) if first else succeeded(line)
+
+    server.batches.result = result
+    policy = opened(budget_usd=1.0)
+    assert len(ask(policy, request("a", 2))) == 2
+    assert policy.spent_usd == pytest.approx(2 * CALL_USD / 2)
+    account = Ledger(tmp_path / "spending").others("")
+    assert account.promised_usd == pytest.approx(2 * 0.010222 / 2)
+
+
+def test_an_answer_with_a_strange_usage_is_kept_as_the_rest_of_its_batch_is(
+    opened: Opened, server: FaultServer
+) -> None:
+    strange = fault_server.response("kept", usage={"input_tokens": "abc"})
+    server.batches.result = lambda line: answered(line, 200, strange)
+    assert [answer.text for answer in ask(opened(), request("a", 2)).values()] == ["kept", "kept"]
+    assert len(server.batches.batches) == 1
+
+
+@pytest.mark.parametrize("lost", ["batch", "results"])
+def test_a_batch_that_the_server_has_no_more_names_the_note_to_delete(
+    opened: Opened, server: FaultServer, tmp_path: Path, lost: str
+) -> None:
+    server.batches.lose = lost
+    policy = opened(budget_usd=1.0)
+    with pytest.raises(PolicyError, match=r"batch0.*delete .*\.json and run again") as told:
+        ask(policy, request("a", 2))
+    policy.close()
+    server.batches.lose = None
+    (note,) = (tmp_path / "batches").glob("*.json")
+    assert f"delete {note} and" in str(told.value)
+    note.unlink()
+    policy = opened(budget_usd=1.0)
+    assert len(ask(policy, request("a", 2))) == 2
+    policy.close()
+    promised = Ledger(tmp_path / "spending").others("").promised_usd
+    assert promised == pytest.approx(2 * 0.010222 / 2), "the lost batch was perhaps billed"
 
 
 def test_a_prompt_that_is_too_long_and_a_refusal_are_answers(
