@@ -3,7 +3,8 @@
 The label of a step estimates P(the policy, going on from the step's prefix, ends in a program that
 passes): completions of the prefix are executed, `passed / trials` of them are right. How many there
 are, and whether a step may do with fewer than others, is the caller's to say (`early_stop.py`).
-Two solutions with the same prefix are rolled out separately: their labels stay independent.
+Two solutions with the same prefix are rolled out separately, so that their labels are independent;
+but not by a policy that pays for answers: there they share the answers to their common prompt.
 """
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
