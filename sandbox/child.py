@@ -119,7 +119,7 @@ def _compiled(work: Work) -> Work:
         return work
     prelude = work.prelude
     try:
-        if prelude:
+        if prelude and not isinstance(prelude, types.CodeType):
             prelude = compile(prelude, "prelude.py", "exec", dont_inherit=True)
         code = compile(work.code, "program.py", "exec", dont_inherit=True)
     except (SyntaxError, ValueError, RecursionError, MemoryError, OverflowError) as error:

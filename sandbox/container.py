@@ -13,6 +13,7 @@ import time
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import docker
 import docker.errors
@@ -180,12 +181,12 @@ class ContainerTransport:
 
 
 @cache
-def _engine_options(client: docker.DockerClient) -> dict[str, str]:
+def _engine_options(client: docker.DockerClient) -> dict[str, Any]:
     """What depends on the engine, asked once for each client. gVisor where it is installed; and a
     cgroup namespace of its own where cgroup v2 might give it the host's, or the meter would read
     the host's figures."""
     info = client.info()
-    options = {}
+    options: dict[str, Any] = {}
     if "runsc" in info.get("Runtimes", {}):
         options["runtime"] = "runsc"
     if info.get("CgroupVersion") == "2":

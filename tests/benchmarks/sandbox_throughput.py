@@ -15,10 +15,10 @@ The designs take turns, a round each, so that a machine that is busy with other 
 unkind to all; a figure is the median over the rounds, a ratio the median of the rounds' ratios. The
 slow designs run fewer tests.
 
-`recycle_s` is what a caller waits for a fresh container that has accepted the canary, with the
-spare ready and without one. `idle_mb` is the memory that the kernel charges to the cgroup of one
-idle container, without the file cache; `idle_shim_mb` the proportional share of its containerd
-shim, which runs outside; `slot_mb` both, twice: the container and its spare.
+`recycle_with_spare_s` and `recycle_without_spare_s` are what a caller waits until its container has
+ended and a fresh one has accepted the canary. `idle_mb` is the memory that the kernel charges to
+the cgroup of one idle container, without the file cache; `idle_shim_mb` the proportional share of
+its containerd shim, which runs outside; `slot_mb` both, twice: the container and its spare.
 """
 
 import argparse
@@ -286,8 +286,8 @@ def _recycling(sandbox: Sandbox) -> dict[str, float]:
 
 
 def _seconds_to_recycle(sandbox: Sandbox) -> float:
-    sandbox._discard()
     started = time.perf_counter()
+    sandbox._discard()
     sandbox._session = sandbox._take()
     return time.perf_counter() - started
 

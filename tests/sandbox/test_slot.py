@@ -112,7 +112,7 @@ def test_a_spare_takes_the_place_of_a_spent_container_at_once(docker_engine: Non
         assert sandbox.judge(leaver).status is Status.AC  # from now on there is a spare
         spare = sandbox._supply._spare
         assert spare is not None
-        expected = spare.result(timeout=60)
+        expected = spare[1].result(timeout=60)
         sleeper = Program("import time\ntime.sleep(9)", stdin_tests(("", "")), limits=Limits(0.1))
         assert sandbox.judge(sleeper).status is Status.TLE
         assert sandbox._session is expected
