@@ -19,6 +19,9 @@ from pipeline.policies.retries import GARBLED, with_retries
 FAILURES = (openai.OpenAIError, *GARBLED)
 """All that a call to the server may raise."""
 
+OPENAI_URL = "https://api.openai.com/v1"
+"""The server where the config names none."""
+
 
 class Connection:
     """One client for all callers on one event loop, over aiohttp: the SDK's other transport looks
@@ -54,12 +57,14 @@ class Connection:
 
     async def _checked(self) -> openai.AsyncOpenAI:
         config = self._config
-        api_key = os.environ.get("OPENAI_API_KEY", "")
+        api_key = _key()
+        if not (api_key.isascii() and api_key.isprintable()):
+            raise PolicyError("OPENAI_API_KEY holds a character that no key has: copy it anew")
         if not api_key and config.base_url is None:
             raise PolicyError("OPENAI_API_KEY is not set: export it before asking an OpenAI model")
         client = openai.AsyncOpenAI(
             api_key=api_key or "none",
-            base_url=config.base_url,
+            base_url=config.base_url or OPENAI_URL,  # with None it takes OPENAI_BASE_URL
             timeout=config.timeout_s,
             max_retries=0,  # ours know the journal, the budget and the rate limits
             http_client=openai.DefaultAioHttpClient(verify=_certificates()),
@@ -79,8 +84,13 @@ class Connection:
         return client
 
 
+def _key() -> str:
+    """Without the line end that a file of secrets often has."""
+    return os.environ.get("OPENAI_API_KEY", "").strip()
+
+
 def without_key(text: str) -> str:
-    api_key = os.environ.get("OPENAI_API_KEY")
+    api_key = _key()
     return text.replace(api_key, "[key]") if api_key else text
 
 

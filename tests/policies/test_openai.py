@@ -19,6 +19,7 @@ import pytest
 
 from pipeline.config import OpenAIPolicy
 from pipeline.journal import Journal
+from pipeline.policies import openai_client
 from pipeline.policies.budget import BudgetExhausted
 from pipeline.policies.ledger import Ledger
 from pipeline.policies.openai import OpenAI
@@ -344,6 +345,35 @@ def test_a_missing_key_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     with pytest.raises(PolicyError, match="OPENAI_API_KEY is not set"):
         policy.preflight()
     policy.close()
+
+
+def test_a_key_with_a_line_end_is_taken_without_it(
+    opened: Opened, server: FaultServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", f"{KEY}\n")
+    server.preflight_faults.append(fault_server.error(401, f"Incorrect API key: {KEY}"))
+    with pytest.raises(PolicyError, match="was refused") as caught:
+        opened().preflight()
+    assert KEY not in str(caught.value)
+    assert one(opened()).text == "answer to Problem p"
+
+
+@pytest.mark.parametrize("stray", ["\u2026", "\n", "\x7f"])
+def test_a_key_with_a_character_that_no_key_has_is_named_without_showing_it(
+    opened: Opened, server: FaultServer, monkeypatch: pytest.MonkeyPatch, stray: str
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", f"{KEY}{stray}{KEY}")
+    with pytest.raises(PolicyError, match="OPENAI_API_KEY holds a character that") as caught:
+        opened().preflight()
+    assert KEY not in str(caught.value)
+
+
+def test_the_config_alone_says_which_server_is_paid(
+    opened: Opened, server: FaultServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(openai_client, "OPENAI_URL", server.base_url)
+    monkeypatch.setenv("OPENAI_BASE_URL", "http://127.0.0.1:9/v1")
+    assert one(opened(base_url=None, max_retries=0)).text == "answer to Problem p"
 
 
 def test_the_key_is_in_no_error_log_file_or_representation(
