@@ -252,10 +252,10 @@ def _cost_usd(policy: OpenAIPolicy, tokens: Tokens, *, batch: bool) -> float:
 def _api_hours(
     policy: OpenAIPolicy, pool: PoolConfig, calls: float, tokens: Tokens, tokens_per_s: float
 ) -> float:
-    """Of the three things that bound one actor, the slowest: calls in flight, and both rates."""
-    bounds = [tokens.output / tokens_per_s / policy.requests_in_flight / 3600]
+    """Of the three things that bound it, the slowest: calls in flight of all actors, both rates."""
+    bounds = [tokens.output / tokens_per_s / policy.requests_in_flight / pool.max_size / 3600]
     if policy.requests_per_minute is not None:
         bounds.append(calls / policy.requests_per_minute / 60)
     if policy.tokens_per_minute is not None:
         bounds.append((tokens.prompt + tokens.output) / policy.tokens_per_minute / 60)
-    return max(bounds) / pool.max_size
+    return max(bounds)

@@ -104,17 +104,20 @@ def test_only_long_repeated_prompts_are_cached_and_cost_less() -> None:
 
 
 @pytest.mark.parametrize(
-    ("limit", "hours"),
+    ("limit", "hours", "of_two_actors"),
     [
-        ({"requests_per_minute": 1}, 6 / 60),
-        ({"tokens_per_minute": 100}, 12_600 / 100 / 60),
-        ({"requests_per_minute": 10_000}, 12_000 / 50 / 2 / 3600),
+        ({"requests_per_minute": 1}, 6 / 60, 6 / 60),
+        ({"tokens_per_minute": 100}, 12_600 / 100 / 60, 12_600 / 100 / 60),
+        ({"requests_per_minute": 10_000}, 12_000 / 50 / 2 / 3600, 12_000 / 50 / 4 / 3600),
     ],
 )
-def test_the_tightest_bound_decides_how_long_an_api_takes(limit: dict, hours: float) -> None:
+def test_the_tightest_bound_decides_how_long_an_api_takes(
+    limit: dict, hours: float, of_two_actors: float
+) -> None:
+    """Two actors have twice as many calls in flight, and share the rates."""
     assert of(config(OPENAI | limit)).sampling.hours == pytest.approx(hours)
     two = config(OPENAI | limit, sampling={"samples": 2, "pool": {"max_size": 2}})
-    assert of(two).sampling.hours == pytest.approx(hours / 2)
+    assert of(two).sampling.hours == pytest.approx(of_two_actors)
 
 
 def test_a_vllm_policy_takes_gpu_hours_and_no_dollars() -> None:

@@ -68,9 +68,10 @@ class OpenAIPolicy(Section):
     requests_in_flight: PositiveInt = 64
     """Calls at once, of one actor."""
     requests_per_minute: PositiveInt | None = None
-    """Rate limit of one actor; None: what the server tells of in its headers, if it does."""
+    """Rate limit of all actors of a stage together; None: what the server tells of in its headers,
+    if it does."""
     tokens_per_minute: PositiveInt | None = None
-    """Rate limit of one actor, prompt and answer together; None: as above."""
+    """Rate limit of all actors of a stage, prompt and answer together; None: as above."""
     timeout_s: PositiveFloat = 900.0
     """Longest silence of the server during one call, seconds."""
     max_retries: Annotated[int, Field(ge=0)] = 6
@@ -93,6 +94,15 @@ class OpenAIPolicy(Section):
             return options
         model = options.get("model")
         return options | {"price": price_of(model)} if isinstance(model, str) else options
+
+    def shared_by(self, actors: int) -> Self:
+        """For one of so many actors: its share of the rate limits, at least one per minute."""
+        limits = {
+            name: max(1, limit // actors)
+            for name in ("requests_per_minute", "tokens_per_minute")
+            if (limit := getattr(self, name)) is not None
+        }
+        return self.model_copy(update=limits)
 
 
 class ReplayPolicy(Section):

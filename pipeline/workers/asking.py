@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from pipeline import rollouts, sampling
-from pipeline.config import PolicyConfig
+from pipeline.config import OpenAIPolicy, PolicyConfig, PoolConfig
 from pipeline.early_stop import decided_steps, stopping_region
 from pipeline.plan import Plan
 from pipeline.policies import open_policy
@@ -19,8 +19,12 @@ from pipeline.workers.reading import given_up, step_labels
 class PolicyWorker:
     """Base of the workers that ask a policy: many parts at once on one event loop."""
 
-    def __init__(self, plan: Plan, policy: PolicyConfig, stage: StageStore[Any]) -> None:
+    def __init__(
+        self, plan: Plan, policy: PolicyConfig, pool: PoolConfig, stage: StageStore[Any]
+    ) -> None:
         self.plan = plan
+        if isinstance(policy, OpenAIPolicy):
+            policy = policy.shared_by(pool.max_size)
         self.policy = open_policy(policy, plan.journal_directory)
         self.style = policy.prompt
         self.stage = stage
@@ -51,7 +55,8 @@ class SampleParts(PolicyWorker):
     """Problems -> solutions."""
 
     def __init__(self, plan: Plan) -> None:
-        super().__init__(plan, plan.sampling_policy(), plan.solutions)
+        pool = plan.config.sampling.pool
+        super().__init__(plan, plan.sampling_policy(), pool, plan.solutions)
 
     async def ask(self, piece: Slice) -> list[Solution]:
         return await sampling.sample_solutions(
@@ -67,7 +72,8 @@ class CompleteParts(PolicyWorker):
     """Function prefixes -> completions, of one wave."""
 
     def __init__(self, plan: Plan, wave: int) -> None:
-        super().__init__(plan, plan.rollout_policy(), plan.waves[wave].completions)
+        pool = plan.config.rollouts.pool
+        super().__init__(plan, plan.rollout_policy(), pool, plan.waves[wave].completions)
         self.wave = wave
         rule, samples = plan.config.rollouts.early_stop, plan.config.rollouts.samples
         self.region = stopping_region(samples, rule) if rule is not None else frozenset()

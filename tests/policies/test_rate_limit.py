@@ -5,6 +5,7 @@ import time
 
 import pytest
 
+from pipeline.config import OpenAIPolicy
 from pipeline.policies.rate_limit import Bucket, RateLimit, reset_s
 
 
@@ -125,3 +126,10 @@ def test_a_call_that_was_cheaper_than_guessed_lets_the_next_one_go_at_once() -> 
         return time.monotonic() - started
 
     assert asyncio.run(run()) < 5.0
+
+
+def test_actors_share_the_configured_limits() -> None:
+    share = OpenAIPolicy(requests_per_minute=500, tokens_per_minute=30_001).shared_by(4)
+    assert (share.requests_per_minute, share.tokens_per_minute) == (125, 7500)
+    assert OpenAIPolicy(requests_per_minute=2).shared_by(4).requests_per_minute == 1
+    assert OpenAIPolicy().shared_by(4) == OpenAIPolicy()
