@@ -161,7 +161,7 @@ def _of_response(told: dict[str, Any]) -> Answer:
         case "completed" if details is None:
             finish = FinishReason.REFUSED if refusal and not text else FinishReason.STOP
         case "completed" | "incomplete":
-            finish = _INCOMPLETE.get((details or {}).get("reason"), FinishReason.LENGTH)
+            finish = _INCOMPLETE.get(str((details or {}).get("reason")), FinishReason.LENGTH)
         case status:
             raise MalformedResponse(f"the server has no answer yet, its status is {status!r}")
     return Answer(text or refusal, finish, _usage_of(told))

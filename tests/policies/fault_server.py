@@ -38,12 +38,11 @@ def error(
     message: str = "no",
     code: str | None = None,
     param: str | None = None,
-    delay_s: float = 0.0,
     **headers: str,
 ) -> Fault:
     told = {"error": {"message": message, "code": code, "type": "x", "param": param}}
     named = {name.replace("_", "-"): value for name, value in headers.items()}
-    return Fault(status, named, json.dumps(told).encode(), delay_s=delay_s)
+    return Fault(status, named, json.dumps(told).encode())
 
 
 def success(payload: dict[str, Any]) -> Fault:

@@ -1,6 +1,7 @@
 """The client against a real server on loopback that fails on demand."""
 
 import asyncio
+import dataclasses
 import email.utils
 import json
 import logging
@@ -301,7 +302,7 @@ def test_calls_in_flight_are_recorded_before_a_failure_is_told(
     opened: Opened, server: FaultServer, tmp_path: Path
 ) -> None:
     """Its process may end with the failure, and nobody closes the policy before."""
-    server.faults.append(fault_server.error(403, "not yours", delay_s=0.2))
+    server.faults.append(dataclasses.replace(fault_server.error(403, "not yours"), delay_s=0.2))
     slow = json.dumps(fault_server.response("slow")).encode()
     server.faults.extend(Fault(200, body=slow, delay_s=1.0) for _ in range(5))
     with pytest.raises(PolicyError, match="not yours"):
