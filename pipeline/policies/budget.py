@@ -96,6 +96,13 @@ class Budget:
         self._settled.set()
         self._keep()
 
+    async def record(self) -> None:
+        """Have the account on disk as it is, without waiting for the next regular write."""
+        try:
+            await self._write()
+        except (StoreError, OSError) as error:  # a full disk: the next write tells it all
+            logger.warning("spending cannot be recorded now: %s", error)
+
     async def close(self) -> None:
         """Record the end. Every call must be settled."""
         self._closing.set()
@@ -176,10 +183,7 @@ class Budget:
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._changed.wait(), LIVING_S / 3 if self._calls else None)
             self._changed.clear()
-            try:
-                await self._write()
-            except (StoreError, OSError) as error:  # a full disk: the next write tells it all
-                logger.warning("spending cannot be recorded now: %s", error)
+            await self.record()
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._closing.wait(), _WRITE_S)
 

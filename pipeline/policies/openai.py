@@ -223,9 +223,10 @@ class OpenAI:
         return openai_wire.read_answer(self._config, openai_wire.parsed(told.content))
 
     async def _recorded(self, calls: Sequence[Call]) -> None:
-        """Wait for those of the calls that are in flight."""
+        """Wait for those of the calls that are in flight, and record what was spent."""
         while tasks := [self._calls[call.slot] for call in calls if call.slot in self._calls]:
             await asyncio.wait(tasks)
+        await self._budget.record()
 
     def _over(self, slot: Slot, call: asyncio.Task[PolicyResponse]) -> None:
         del self._calls[slot]

@@ -309,7 +309,9 @@ def test_calls_in_flight_are_recorded_before_a_failure_is_told(
         ask(opened(requests_in_flight=6), request("p", samples=6))
     assert len(server.calls) == 6
     assert len(Journal(tmp_path / "journal")) == 5
-    assert Ledger(tmp_path / "journal" / "spending").others("").spent_usd > 0.0
+    account = Ledger(tmp_path / "journal" / "spending").others("")
+    assert account.spent_usd == pytest.approx(5 * CALL_USD)
+    assert account.promised_usd == pytest.approx(0.0)
 
 
 def test_retries_end_with_the_last_failure(opened: Opened, server: FaultServer) -> None:
