@@ -221,7 +221,7 @@ def test_a_problem_that_cannot_be_judged_is_left_out_where_bad_rows_are(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     def row(name: str, test: str) -> dict:
-        prompt = f"def {name}(n):\n    \"\"\"Give n.\"\"\"\n"
+        prompt = f'def {name}(n):\n    """Give n."""\n'
         names = {"task_id": name, "entry_point": name, "prompt": prompt, "test": test}
         return names | {"canonical_solution": "    return n\n"}
 
