@@ -20,7 +20,7 @@ def test_opening_the_package_imports_no_engine_and_no_client() -> None:
 
 def test_the_kind_decides_what_is_opened(tmp_path: Path) -> None:
     path = tmp_path / "recorded.json"
-    path.write_text("[]")
+    path.write_text(json.dumps([{"question_id": "1", "output_list": ["print(1)"]}]))
     assert isinstance(open_policy(ReplayPolicy(path=str(path)), tmp_path), Replay)
     assert not open_policy(OpenAIPolicy(), tmp_path).continues_prefill
 
