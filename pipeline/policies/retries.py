@@ -1,8 +1,6 @@
 """Which API failures pass, and how long to wait for that."""
 
-import asyncio
 import email.utils
-import itertools
 import json
 import random
 import time
@@ -11,6 +9,7 @@ from typing import TypeVar
 
 import aiohttp
 import openai
+import tenacity
 
 from pipeline.policies.rate_limit import reset_s
 
@@ -20,7 +19,7 @@ LONGEST_WAIT_S = 900.0
 """A server that asks for more patience than this is taken as failed."""
 
 _TRANSIENT_STATUS = frozenset({408, 409, 429})
-_LONGEST_BACKOFF_S = 60.0
+_BACKOFF = tenacity.wait_random_exponential(multiplier=1.0, max=60.0)
 
 
 class MalformedResponse(Exception):
@@ -42,20 +41,22 @@ async def with_retries(
     Raises what the last try raised. `Retry-After` is honoured, with jitter on top so that waiting
     calls do not come back all at once; without it, the wait is random and grows exponentially.
     """
-    for retry in itertools.count():
+    attempts = tenacity.AsyncRetrying(
+        retry=tenacity.retry_if_exception(is_transient),
+        stop=tenacity.stop_after_attempt(retries + 1),
+        wait=_wait,
+        reraise=True,
+    )
+
+    async def attempt() -> T:  # tenacity awaits only what it sees to be a coroutine function
         try:
             return await call()
-        except (openai.APIError, *GARBLED) as error:
-            if not is_transient(error):
-                raise
-            asked = retry_after_s(error)
-            if asked and isinstance(error, openai.RateLimitError):
+        except openai.RateLimitError as error:
+            if is_transient(error) and (asked := retry_after_s(error)):
                 pause(asked)
-            if retry == retries:
-                raise
-        backoff = random.uniform(0.0, min(_LONGEST_BACKOFF_S, 2.0**retry))
-        await asyncio.sleep(backoff if asked is None else asked + random.uniform(0.0, 0.5))
-    raise AssertionError("unreachable")
+            raise
+
+    return await attempts(attempt)
 
 
 def is_transient(error: BaseException) -> bool:
@@ -93,3 +94,8 @@ def may_be_billed(error: BaseException) -> bool:
     cause = error.__cause__ and error.__cause__.__cause__
     never_sent = isinstance(cause, aiohttp.ClientConnectorError | aiohttp.ConnectionTimeoutError)
     return not isinstance(error, openai.APIStatusError) and not never_sent
+
+
+def _wait(state: tenacity.RetryCallState) -> float:
+    asked = retry_after_s(state.outcome.exception()) if state.outcome else None
+    return _BACKOFF(state) if asked is None else asked + random.uniform(0.0, 0.5)
