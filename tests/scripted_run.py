@@ -34,6 +34,7 @@ from pipeline.policies.protocol import PolicyRequest
 from pipeline.progress import Progress
 from pipeline.quarantine import Slice
 from pipeline.records import Problem
+from pipeline.workers import asking
 from tests.scripted import Scripted
 
 SAMPLES = 4
@@ -117,7 +118,7 @@ class ScriptedCompleteParts(workers.CompleteParts):
 
 
 def _answer_from_the_script() -> None:
-    workers.open_policy = lambda *_: Scripted(answer, continues_prefill=True)  # pyright: ignore
+    asking.open_policy = lambda *_: Scripted(answer, continues_prefill=True)  # pyright: ignore
 
 
 class Told:

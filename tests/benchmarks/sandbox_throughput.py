@@ -5,6 +5,8 @@
 - `fork_server`: an ordinary process on the host compiles each program once, forks per test, with
   fresh pipes for standard input and output, and waits: the limit of what a sandbox that forks per
   test can reach. It has no uid, no limits, no directory, no clock, and believes what it reads;
+- `warm_fork_server`: the same with the modules imported that ours keeps warm for programs, which
+  makes every fork dearer and spares a program their import;
 - `docker`, `docker_2_slots`, `process`: ours; `ray`: an actor with one slot, called program by
   program, against `docker` in the same rounds;
 - `bare_process`: `python3 program.py` per test, on the host;
@@ -129,10 +131,16 @@ for line in sys.stdin:
 """
 
 
+def _warm_modules() -> list[str]:
+    """Asked in a process of its own: the child's side warms whoever imports it."""
+    code = "from sandbox.child import _COMMON_MODULES; print(*_COMMON_MODULES)"
+    return subprocess.check_output([sys.executable, "-c", code], text=True).split()
+
+
 class _ForkServer:
-    def __init__(self) -> None:
+    def __init__(self, modules: list[str]) -> None:
         self._process = subprocess.Popen(
-            [sys.executable, "-c", _FORK_SERVER],
+            [sys.executable, "-c", "".join(f"import {name}\n" for name in modules) + _FORK_SERVER],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -220,8 +228,9 @@ def measure(programs: int) -> dict[str, float]:
     the sandbox is held to."""
     ensure_image()
     with ExitStack() as stack:
-        fork_server, docker_exec, ray_actor = _ForkServer(), _DockerExec(), _RayActor()
-        for design in (fork_server, docker_exec, ray_actor):
+        fork_server, warm_fork_server = _ForkServer([]), _ForkServer(_warm_modules())
+        docker_exec, ray_actor = _DockerExec(), _RayActor()
+        for design in (fork_server, warm_fork_server, docker_exec, ray_actor):
             stack.callback(design.close)
         started = time.monotonic()
         docker = stack.enter_context(Sandbox("docker"))
@@ -230,6 +239,7 @@ def measure(programs: int) -> dict[str, float]:
         process = stack.enter_context(Sandbox("unsafe-process"))
         fast = {
             "fork_server": fork_server,
+            "warm_fork_server": warm_fork_server,
             "docker": _judge(docker),
             "docker_2_slots": _judge(two_slots),
             "process": _judge(process),
@@ -256,9 +266,10 @@ def measure(programs: int) -> dict[str, float]:
         figures = {name: statistics.median(values) for name, values in rates.items()}
         for tests in (10, 1):
             for name in ("docker", "docker_2_slots", "process"):
-                figures[f"{name}_of_fork_server_{tests}_tests"] = _ratio(
-                    rates[f"{name}_{tests}_tests"], rates[f"fork_server_{tests}_tests"]
-                )
+                for limit in ("fork_server", "warm_fork_server"):
+                    figures[f"{name}_of_{limit}_{tests}_tests"] = _ratio(
+                        rates[f"{name}_{tests}_tests"], rates[f"{limit}_{tests}_tests"]
+                    )
         for name in slow:
             figures[f"docker_of_{name}"] = _ratio(rates["docker_10_tests"], rates[name])
         figures["ray_of_docker_10_tests"] = _ratio(rates["ray_10_tests"], rates["docker_10_tests"])
