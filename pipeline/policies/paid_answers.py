@@ -79,9 +79,9 @@ class PaidAnswers:
         self._journal.close()
 
     async def _write_gathered(self) -> None:
-        """On the loop's own thread: to hand over to another and back takes milliseconds where this
-        one is busy, a disk a tenth of one. On a slow disk, more arrives meanwhile, and is written
-        together."""
+        """On the loop's own thread: another would have to win the interpreter's lock from a busy
+        one twice, at up to 5 ms each (sys.getswitchinterval), for a write that is shorter on a
+        local disk. On a slow disk, more arrives meanwhile, and is written together."""
         records, self._gathered, self._write = self._gathered, [], None
         try:
             self._journal.put_all(records)
