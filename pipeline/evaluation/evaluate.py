@@ -10,19 +10,19 @@ import numpy as np
 from jaxtyping import Float64
 
 from pipeline.config import ArmConfig, EvaluationConfig, Targets
+from pipeline.evaluation.calibration import calibration
 from pipeline.evaluation.labels import LabelQuality, label_quality
 from pipeline.evaluation.methods import ORACLE, PASS_AT_1, ordered, planned_comparisons, titles
-from pipeline.evaluation.metrics import Estimate, means, reliability
+from pipeline.evaluation.metrics import Estimate, means
 from pipeline.evaluation.results import (
     SCHEMA_VERSION,
-    Calibration,
-    CalibrationTarget,
     Difference,
     Finding,
     MethodResult,
     Selection,
 )
 from pipeline.evaluation.selection import (
+    Aggregator,
     AggregatorChoice,
     Candidate,
     StepScores,
@@ -106,6 +106,7 @@ def evaluate(
     difficulty = [group[0].difficulty for group in problems.values()]
     return Selection(
         schema_version=SCHEMA_VERSION,
+        problem_ids=tuple(problems),
         problems=len(problems),
         candidates=sum(sizes),
         passing=sum(map(sum, outcomes)),
@@ -119,10 +120,23 @@ def evaluate(
         bootstrap=config.bootstrap,
         confidence=config.confidence,
         seed=config.seed,
-        methods=_methods(arms, test, curves, difficulty, choices, config),
+        methods=_methods(
+            arms,
+            test,
+            curves,
+            difficulty,
+            choices,
+            {
+                arm.name: _by_aggregator(arm, problems, test.scores[arm.name], config)
+                for arm in arms
+            },
+            config,
+        ),
         differences=_differences(arms, curves, config),
         calibration=tuple(
-            row for arm in ordered(arms) for row in _calibration(arm, problems, test, config)
+            row
+            for arm in ordered(arms)
+            for row in calibration(arm, problems, test.scores[arm.name], config)
         ),
         labels=_label_qualities(arms, labels, config) if labels else (),
     )
@@ -167,6 +181,7 @@ def _methods(
     curves: Curves,
     difficulty: Sequence[str],
     choices: Mapping[str, AggregatorChoice],
+    by_aggregator: Mapping[str, Mapping[Aggregator, Estimate]],
     config: EvaluationConfig,
 ) -> tuple[MethodResult, ...]:
     overall = means(np.concatenate(list(curves.values()), axis=1), config)
@@ -185,6 +200,8 @@ def _methods(
             overall=overall[(index + 1) * longest - 1],
             by_difficulty={level: estimates[index] for level, estimates in levels.items()},
             curve=tuple(overall[index * longest : (index + 1) * longest]),
+            by_aggregator=by_aggregator.get(name, {}),
+            solved=tuple(float(value) for value in final[:, index]),
             unscored=sum(
                 not test.scores[name].get(candidate.solution_id)
                 for candidate in (test.candidates if name in test.scores else ())
@@ -192,6 +209,18 @@ def _methods(
         )
         for index, name in enumerate(curves)
     )
+
+
+def _by_aggregator(
+    arm: ArmConfig,
+    problems: Mapping[str, Sequence[Candidate]],
+    scores: StepScores,
+    config: EvaluationConfig,
+) -> dict[Aggregator, Estimate]:
+    """Accuracy at the largest N of one method, by every way to read the steps it is trained on."""
+    ways = [Aggregator.LAST] if arm.targets is Targets.FINAL else list(Aggregator)
+    solved = [selection_curve(problems, scores, way)[:, -1] for way in ways]
+    return dict(zip(ways, means(np.stack(solved, axis=1), config), strict=True))
 
 
 def difficulty_key(level: str) -> tuple[int, list[int | str], str]:
@@ -226,44 +255,6 @@ def _finding(difference: Estimate) -> Finding:
     if difference.interval.low < 1e-9 and difference.interval.high > -1e-9:
         return Finding.WITHIN_NOISE
     return Finding.HIGHER if difference.value > 0 else Finding.LOWER
-
-
-def _calibration(
-    arm: ArmConfig,
-    problems: Mapping[str, Sequence[Candidate]],
-    test: ScoredSplit,
-    config: EvaluationConfig,
-) -> list[Calibration]:
-    """Last steps against outcomes and, for a PRM where the truth is known, earlier steps against
-    it. Nothing where there is nothing to hold scores against."""
-    held: dict[CalibrationTarget, list[tuple[float, bool, int]]] = {
-        target: [] for target in CalibrationTarget
-    }
-    for index, group in enumerate(problems.values()):
-        for candidate in group:
-            scores = test.scores[arm.name].get(candidate.solution_id)
-            if not scores:
-                continue
-            held[CalibrationTarget.OUTCOME].append((scores[-1], candidate.passed, index))
-            if candidate.step_truth is not None and arm.targets is not Targets.FINAL:
-                held[CalibrationTarget.TRUTH] += [
-                    (score, right, index)
-                    for score, right in zip(scores[:-1], candidate.step_truth[:-1], strict=True)
-                ]
-    return [
-        Calibration(
-            arm.name,
-            target,
-            reliability(
-                [score for score, _, _ in rows],
-                [positive for _, positive, _ in rows],
-                [problem for _, _, problem in rows],
-                config,
-            ),
-        )
-        for target, rows in held.items()
-        if rows
-    ]
 
 
 def _label_qualities(

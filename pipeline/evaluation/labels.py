@@ -10,7 +10,13 @@ import numpy as np
 from jaxtyping import Bool, Float64, Int64
 
 from pipeline.config import EvaluationConfig
-from pipeline.evaluation.metrics import Estimate, Weights, auroc_wins, bootstrap
+from pipeline.evaluation.metrics import (
+    Estimate,
+    Weights,
+    auroc_wins,
+    bootstrap,
+    calibration_error,
+)
 from pipeline.records import Example, LabelEstimate
 
 
@@ -18,12 +24,14 @@ from pipeline.records import Example, LabelEstimate
 class LabelSide:
     """Labels at one point in time, against the truth.
 
-    `missed` counts right prefixes labelled below 1/2, `trusted` wrong prefixes labelled at or above
-    it. `auroc` is None where all prefixes are right, or all wrong.
+    `ece` is the `calibration_error`. `missed` counts right prefixes labelled below 1/2, `trusted`
+    wrong prefixes labelled at or above it. `auroc` is None where all prefixes are right, or all
+    wrong.
     """
 
     auroc: Estimate | None
     brier: Estimate
+    ece: float
     missed: int
     trusted: int
 
@@ -75,7 +83,8 @@ def label_quality(
     def side(index: int) -> LabelSide:
         high = labels[index] >= 0.5
         missed, trusted = int((right & ~high).sum()), int((~right & high).sum())
-        return LabelSide(aurocs[index], briers[index], missed, trusted)
+        ece = calibration_error(labels[index], right.astype(np.float64))
+        return LabelSide(aurocs[index], briers[index], ece, missed, trusted)
 
     return LabelQuality(
         method, len(known), int(right.sum()), side(0), side(1), aurocs[2], briers[2]

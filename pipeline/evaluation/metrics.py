@@ -131,8 +131,7 @@ class Bin:
 class Reliability:
     """Does a score of p come true in a share p of the cases?
 
-    `brier` is mean (score - outcome)^2; `ece` is sum over bins of count / n times the distance
-    between mean score and share of positives (Naeini et al. 2015).
+    `brier` is mean (score - outcome)^2, `ece` the `calibration_error`.
     """
 
     count: int
@@ -141,6 +140,19 @@ class Reliability:
     ece: float
     auroc: float | None
     bins: tuple[Bin, ...]
+
+
+def calibration_error(
+    scores: Float64[np.ndarray, " item"], outcomes: Float64[np.ndarray, " item"], bins: int = 10
+) -> float:
+    """Expected calibration error (Naeini et al. 2015) of scores in [0, 1]: the sum over bins of
+    equal width of count / n times the distance between mean score and share of positives."""
+    off = np.bincount(_bin_of(scores, bins), weights=scores - outcomes, minlength=bins)
+    return float(np.abs(off).sum() / len(scores))
+
+
+def _bin_of(scores: Float64[np.ndarray, " item"], bins: int) -> Int64[np.ndarray, " item"]:
+    return np.minimum((scores * bins).astype(np.int64), bins - 1)
 
 
 def reliability(
@@ -156,7 +168,7 @@ def reliability(
         raise ValueError("no scores: calibration needs at least one")
     score = np.asarray(scores, dtype=np.float64)
     outcome = np.asarray(positive, dtype=np.float64)
-    bin_of = np.minimum((score * bins).astype(np.int64), bins - 1)
+    bin_of = _bin_of(score, bins)
     counts = np.bincount(bin_of, minlength=bins)
     positives = np.bincount(bin_of, weights=outcome, minlength=bins)
     sums = np.bincount(bin_of, weights=score, minlength=bins)
@@ -165,7 +177,7 @@ def reliability(
         count=len(scores),
         positives=int(outcome.sum()),
         brier=float(np.mean((score - outcome) ** 2)),
-        ece=float(np.abs(sums - positives).sum() / len(scores)),
+        ece=calibration_error(score, outcome, bins),
         auroc=auroc(scores, positive),
         bins=tuple(
             Bin(

@@ -16,7 +16,7 @@ from pydantic import BaseModel
 
 from pipeline.evaluation.labels import LabelQuality
 from pipeline.evaluation.metrics import Estimate, Reliability
-from pipeline.evaluation.selection import AggregatorChoice
+from pipeline.evaluation.selection import Aggregator, AggregatorChoice
 
 SCHEMA_VERSION = 1
 
@@ -24,8 +24,10 @@ SCHEMA_VERSION = 1
 @dataclass(frozen=True, slots=True)
 class MethodResult:
     """One row of the table. `overall` and `by_difficulty` are accuracies at the largest N, and
-    `curve[N - 1]` those of best-of-N (for pass@1 the same for every N). `unscored` candidates had
-    no score and ranked last."""
+    `curve[N - 1]` those of best-of-N (for pass@1 the same for every N). `by_aggregator` says what
+    each way of reading steps would have solved, to be looked at and never to choose by; it is empty
+    for pass@1 and the oracle. `solved` is the expected success on each of `Selection.problem_ids`.
+    `unscored` candidates had no score and ranked last."""
 
     method: str
     title: str
@@ -33,6 +35,8 @@ class MethodResult:
     overall: Estimate
     by_difficulty: Mapping[str, Estimate]
     curve: tuple[Estimate, ...]
+    by_aggregator: Mapping[Aggregator, Estimate]
+    solved: tuple[float, ...]
     unscored: int
 
 
@@ -76,6 +80,7 @@ class Selection:
     """Everything that best-of-N on the test problems showed."""
 
     schema_version: int
+    problem_ids: tuple[str, ...]
     problems: int
     candidates: int
     passing: int
@@ -96,9 +101,10 @@ class Selection:
         return next(method for method in self.methods if method.method == name)
 
 
-def to_json(selection: Selection, **sections: object) -> str:
-    """A selection as JSON, with `sections` (dataclasses) under keys of their own after it."""
-    stored = _plain(selection) | {name: _plain(value) for name, value in sections.items()}
+def to_json(result: object, **sections: object) -> str:
+    """A result (a dataclass, say a `Selection`) as JSON, with `sections` (dataclasses too) under
+    keys of their own after it."""
+    stored = _plain(result) | {name: _plain(value) for name, value in sections.items()}
     return json.dumps(stored, indent=2, allow_nan=False, ensure_ascii=False) + "\n"
 
 
