@@ -243,12 +243,13 @@ def _differences(
         return ()
     paired = np.stack([curves[one][:, -1] - curves[other][:, -1] for one, other in pairs], axis=1)
     return tuple(
-        Difference(*pair, estimate, _finding(estimate), planned=index < len(planned))
+        Difference(*pair, estimate, finding(estimate), planned=index < len(planned))
         for index, (pair, estimate) in enumerate(zip(pairs, means(paired, config), strict=True))
     )
 
 
-def _finding(difference: Estimate) -> Finding:
+def finding(difference: Estimate) -> Finding:
+    """What the interval of a paired difference allows one to say."""
     if difference.interval is None:
         return Finding.TOO_FEW
     # Two methods that choose alike may differ by rounding, on every problem and every resample.

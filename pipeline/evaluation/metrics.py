@@ -82,6 +82,27 @@ def means(
     ]
 
 
+def two_level_means(
+    values: Float64[np.ndarray, "seed problem series"], config: EvaluationConfig
+) -> list[Estimate]:
+    """The mean of each series over seeds and problems, with an interval over both: every resample
+    draws seeds and, independently, problems. All series see the same resamples. With one seed the
+    interval covers the problems alone."""
+    seeds, problems, series = values.shape
+    rng = np.random.default_rng([config.seed, seeds])
+
+    def statistic(weights: Weights) -> np.ndarray:
+        of_seeds = _draw(rng, len(weights), seeds)
+        per_problem = (of_seeds @ values.reshape(seeds, -1)).reshape(-1, problems, series)
+        return np.einsum("rp,rps->rs", weights, per_problem) / (seeds * problems)
+
+    intervals = bootstrap(statistic, problems, config)
+    return [
+        Estimate(float(value), interval, problems)
+        for value, interval in zip(values.mean(axis=(0, 1)), intervals, strict=True)
+    ]
+
+
 def auroc_wins(
     scores: Float64[np.ndarray, " item"],
     positive: Bool[np.ndarray, " item"],

@@ -143,7 +143,7 @@ def _badge(finding: Finding) -> str:
 
 
 def _accuracy_table(selection: Selection) -> str:
-    colour = colours(selection)
+    colour = colours(row.method for row in selection.methods)
     levels = selection.problems_by_difficulty
     head = _row(
         "th",

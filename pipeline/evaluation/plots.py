@@ -1,8 +1,9 @@
-"""The report's pictures. A method keeps its colour (Okabe-Ito, safe for colour-blind readers) in
-all of them, and is named where it is drawn, so that nobody has to match a legend."""
+"""The report's pictures. A method keeps its colour (of Okabe and Ito's, then of Tol's, which are
+safe for colour-blind readers) in all of them, and is named where it is drawn, so that nobody has to
+match a legend."""
 
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import matplotlib as mpl
@@ -16,9 +17,12 @@ from pipeline.evaluation.metrics import Estimate
 from pipeline.evaluation.results import Calibration, CalibrationTarget, Selection
 from pipeline.evaluation.run_facts import TrainingPoint
 
-_PALETTE = ("#E69F00", "#56B4E9", "#0072B2", "#D55E00", "#CC79A7", "#009E73")
+_PALETTE = (
+    *("#E69F00", "#56B4E9", "#0072B2", "#D55E00", "#CC79A7", "#009E73"),
+    *("#882255", "#999933", "#44AA99"),
+)
 _INK, _FAINT = "#222222", "#D9D9D9"
-_STYLE: Any = {
+STYLE: Any = {
     "font.family": "DejaVu Sans",
     "font.size": 9,
     "axes.edgecolor": "#8A8A8A",
@@ -37,9 +41,9 @@ _STYLE: Any = {
 }
 
 
-def colours(selection: Selection) -> dict[str, str]:
+def colours(methods: Iterable[str]) -> dict[str, str]:
     """Method name -> its colour in every plot and in the page."""
-    arms = [row.method for row in selection.methods if row.method not in (PASS_AT_1, ORACLE)]
+    arms = [name for name in methods if name not in (PASS_AT_1, ORACLE)]
     chosen = dict(zip(arms, itertools.cycle(_PALETTE), strict=False))
     return {PASS_AT_1: "#7A7A7A"} | chosen | {ORACLE: "#000000"}
 
@@ -50,8 +54,8 @@ def _titles(selection: Selection) -> dict[str, str]:
 
 def best_of_n_plot(selection: Selection) -> Figure:
     """Accuracy against N for every method, with its interval as a band."""
-    colour = colours(selection)
-    with mpl.rc_context(_STYLE):
+    colour = colours(row.method for row in selection.methods)
+    with mpl.rc_context(STYLE):
         figure = Figure(figsize=(8, 4.6), layout="constrained")
         axes = figure.subplots()
         n = np.arange(1, selection.most_candidates + 1)
@@ -144,9 +148,9 @@ def label_quality_plot(selection: Selection) -> Figure:
         ("AUROC, more is better", lambda q: (q.before.auroc, q.after.auroc)),
         ("squared error, less is better", lambda q: (q.before.brier, q.after.brier)),
     ]
-    colour, title = colours(selection), _titles(selection)
+    colour, title = colours(row.method for row in selection.methods), _titles(selection)
     rows = selection.labels[::-1]
-    with mpl.rc_context(_STYLE):
+    with mpl.rc_context(STYLE):
         figure = Figure(figsize=(8, 1.2 + 0.42 * len(rows)), layout="constrained")
         both = figure.subplots(1, 2, sharey=True, squeeze=False)[0]
         for axes, (name, pick) in zip(both, panels, strict=True):
@@ -202,8 +206,8 @@ def reliability_plot(selection: Selection) -> Figure:
         raise ValueError("no calibration to draw: no method has scores")
     methods = list(dict.fromkeys(row.method for row in selection.calibration))
     cells = {(row.target, row.method): row for row in selection.calibration}
-    colour, title = colours(selection), _titles(selection)
-    with mpl.rc_context(_STYLE):
+    colour, title = colours(row.method for row in selection.methods), _titles(selection)
+    with mpl.rc_context(STYLE):
         size = (max(1.75 * len(methods), 2.6), 0.6 + 1.75 * len(targets))
         figure = Figure(figsize=size, layout="compressed")
         grid = figure.subplots(len(targets), len(methods), sharex=True, sharey=True, squeeze=False)
@@ -263,9 +267,9 @@ def training_plot(selection: Selection, history: Sequence[TrainingPoint]) -> Fig
         ("mean label of the earlier steps", lambda point: point.mean_label),
     ]
     panels = [(name, of) for name, of in panels if any(of(p) is not None for p in history)]
-    colour, title = colours(selection), _titles(selection)
+    colour, title = colours(row.method for row in selection.methods), _titles(selection)
     arms = [name for name in title if any(point.arm == name for point in history)]
-    with mpl.rc_context(_STYLE):
+    with mpl.rc_context(STYLE):
         figure = Figure(figsize=(8, 2.9 * len(panels)), layout="constrained")
         for axes, (name, of) in zip(
             figure.subplots(len(panels), squeeze=False).flat, panels, strict=True

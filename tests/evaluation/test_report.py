@@ -176,7 +176,7 @@ def test_a_single_candidate_per_problem_still_draws():
 
 
 def test_methods_have_one_colour_each(selection):
-    chosen = colours(selection)
+    chosen = colours(row.method for row in selection.methods)
     assert set(chosen) == {row.method for row in selection.methods}
     assert len(set(chosen.values())) == len(chosen)
 

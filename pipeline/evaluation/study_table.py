@@ -1,0 +1,91 @@
+"""A study for the terminal: three tables, each at home in 80 columns with five seeds."""
+
+from collections.abc import Iterator
+
+from rich import box
+from rich.table import Table
+
+from pipeline.evaluation.results import Finding
+from pipeline.evaluation.study import Spread, Study, StudyDifference
+from pipeline.evaluation.table import percent, percent_with_interval, points
+
+
+def study_tables(study: Study) -> Iterator[Table]:
+    """Accuracies; paired differences; label quality, where the truth is known."""
+    yield _accuracies(study)
+    if study.differences:
+        yield _differences(study)
+    if study.labels:
+        yield _labels(study)
+
+
+def _accuracies(study: Study) -> Table:
+    seeds = f"{len(study.seeds)} of {study.planned} seeds"
+    table = _table(
+        f"Best-of-{study.most_candidates} on {study.problems} test problems, % solved, {seeds}"
+    )
+    table.add_column("method", no_wrap=True)
+    table.add_column(f"mean\n[{100 * study.confidence:g}%]", justify="right", no_wrap=True)
+    table.add_column("s.d.", justify="right")
+    table.add_column("by seed\n" + " ".join(f"{seed:>4}" for seed in study.seeds), no_wrap=True)
+    for row in study.methods:
+        table.add_row(
+            row.title,
+            percent_with_interval(row.estimate),
+            "" if row.solved.deviation is None else percent(row.solved.deviation),
+            " ".join(percent(value) for value in row.solved.by_seed),
+        )
+    return table
+
+
+def _differences(study: Study) -> Table:
+    baselines = list(dict.fromkeys(d.baseline for d in study.differences))
+    table = _table(
+        "Paired differences in points; * where the interval over seeds and problems leaves out 0"
+    )
+    table.add_column("method", no_wrap=True)
+    table.add_column("learning\nrate", justify="right")
+    for baseline in baselines:
+        table.add_column(f"against\n{study.method(baseline).title}", no_wrap=True)
+    for row in study.methods:
+        if row.learning_rate is None:
+            continue
+        cells = (_difference(study.against(row.method, baseline)) for baseline in baselines)
+        table.add_row(row.title, f"{row.learning_rate:g}", *cells)
+    return table
+
+
+def _difference(difference: StudyDifference | None) -> str:
+    if difference is None:
+        return ""
+    told = difference.finding in (Finding.HIGHER, Finding.LOWER)
+    return points(difference.difference) + (" *" if told else "")
+
+
+def _labels(study: Study) -> Table:
+    table = _table(
+        "Step labels against the known truth, before → after correction: mean over seeds"
+    )
+    table.add_column("labels of", no_wrap=True)
+    for name in ("AUROC", "Brier score", "ECE"):
+        table.add_column(name, no_wrap=True)
+    for row in study.labels:
+        table.add_row(
+            study.method(row.method).title,
+            _before_after(row.before.auroc, row.after.auroc),
+            _before_after(row.before.brier, row.after.brier),
+            _before_after(row.before.ece, row.after.ece),
+        )
+    return table
+
+
+def _before_after(before: Spread | None, after: Spread | None) -> str:
+    if before is None or after is None:
+        return "one class only"
+    if before == after:
+        return f"{before.mean:.3f}"
+    return f"{before.mean:.3f} → {after.mean:.3f}"
+
+
+def _table(title: str) -> Table:
+    return Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
