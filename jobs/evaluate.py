@@ -35,13 +35,14 @@ from pipeline.evaluation.table import selection_table
 from pipeline.files import StoreError, write_atomically
 from pipeline.judging import CannotJudge, Conditions, Judge, Judging, OtherVerdicts
 from pipeline.lock import StageLocked, stage_lock
+from pipeline.part_file import PartSummary, write_rows
 from pipeline.plan import InputMissing, held_out_parts, make_plan
 from pipeline.problems import BadRows, NoProblems, UnknownForm, load_problems
 from pipeline.problems.rows import FieldError, read_date
 from pipeline.recorded import RecordedProgram
 from pipeline.records import Problem, ProgramVerdict, Role, Solution
 from pipeline.settings import ConfigError, load_config
-from pipeline.store import PartSummary, StageStore, write_rows
+from pipeline.store import StageStore
 from sandbox import IMAGE, Isolation, Limits, Sandbox, SandboxUnavailable, Status
 
 EXPECTED = (

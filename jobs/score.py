@@ -27,6 +27,7 @@ from pipeline.examples import problem_text
 from pipeline.files import StoreError
 from pipeline.functions import split_steps
 from pipeline.lock import StageLocked, stage_lock
+from pipeline.part_file import PartSummary, read_table
 from pipeline.prm.data import TrainingDataError, example_files
 from pipeline.prm.scoring import Scorer
 from pipeline.problems import BadRows, NoProblems, UnknownForm
@@ -35,7 +36,7 @@ from pipeline.recorded import BadPrograms, read_programs
 from pipeline.records import Example, Problem, Role, ScoredSolution, content_hash
 from pipeline.schemas import EXAMPLE, SCORED_SOLUTION
 from pipeline.settings import ConfigError
-from pipeline.store import PartSummary, StageStore, fingerprint, read_table
+from pipeline.store import StageStore, fingerprint
 
 CANDIDATES_PER_PART = 512  # the unit of resume
 WORKER_RESTARTS = 3

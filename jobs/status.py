@@ -23,11 +23,12 @@ from pipeline import schemas
 from pipeline.config import PipelineConfig
 from pipeline.files import StoreError, exists, is_local, read_bytes
 from pipeline.lock import Holder, read_holder
+from pipeline.part_file import Quarantined, Tally
 from pipeline.plan import InputMissing, Plan, make_plan
 from pipeline.policies.ledger import Ledger
 from pipeline.records import Role
 from pipeline.schemas import RecordSchema
-from pipeline.store import STORE_FORMAT, Quarantined, StageStore, Tally
+from pipeline.store import STORE_FORMAT, StageStore
 from pipeline.survey import Survey
 
 RATE_WINDOW_S = 600.0

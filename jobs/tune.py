@@ -32,6 +32,7 @@ from pipeline import flow
 from pipeline.config import SCALE_MODEL, ArmConfig, Correction, PipelineConfig, Targets
 from pipeline.evaluation.selection import Candidate, choose_aggregator
 from pipeline.files import write_atomically
+from pipeline.part_file import read_table
 from pipeline.prm.data import TrainingDataError, example_files
 from pipeline.prm.scoring import Scorer
 from pipeline.prm.trainer import train_prms
@@ -39,7 +40,6 @@ from pipeline.progress import Observer, Progress
 from pipeline.records import Example, content_hash
 from pipeline.schemas import EXAMPLE
 from pipeline.settings import ConfigError, dump_config, load_config
-from pipeline.store import read_table
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,11 +11,11 @@ from contextlib import suppress
 from typing import Any, cast
 
 from pipeline.config import OpenAIPolicy, PolicyConfig
+from pipeline.files import StoreError
 from pipeline.plan import Plan
 from pipeline.policies.protocol import PaidPolicy, PolicyRequest, PolicyResponse
 from pipeline.progress import Observer, Progress
 from pipeline.quarantine import Slice
-from pipeline.store import StoreError
 from pipeline.workers import PolicyWorker
 
 

@@ -17,9 +17,10 @@ from pathlib import Path
 
 from pipeline import schemas
 from pipeline.execution import no_program, to_program
+from pipeline.part_file import DamagedPart, PartSummary, digest
 from pipeline.recorded import RecordedProgram
 from pipeline.records import Problem, ProgramVerdict, content_hash
-from pipeline.store import DamagedPart, PartSummary, StageStore, digest, fingerprint
+from pipeline.store import StageStore, fingerprint
 from sandbox.checks import checks_of
 from sandbox.protocol import Isolation, Program, Status, Verdict
 

@@ -30,6 +30,7 @@ from pipeline.config import (
     TrainingConfig,
     VLLMPolicy,
 )
+from pipeline.part_file import read_table
 from pipeline.policies import policy_version
 from pipeline.problems.sources import problem_files
 from pipeline.records import (
@@ -47,7 +48,7 @@ from pipeline.records import (
     content_hash,
 )
 from pipeline.row_files import chunks
-from pipeline.store import StageStore, fingerprint, read_table
+from pipeline.store import StageStore, fingerprint
 
 LOGIC_VERSIONS = {
     "problems": 2,

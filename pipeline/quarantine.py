@@ -20,17 +20,17 @@ from typing import Any
 
 from pipeline.files import StoreError, delete, read_bytes, write_atomically
 from pipeline.journal import JournalError
-from pipeline.policies.protocol import PolicyError
-from pipeline.records import content_hash
-from pipeline.store import (
+from pipeline.part_file import (
     DamagedPart,
     PartSummary,
     Quarantined,
     QuarantineReason,
-    StageStore,
     read_table,
     write_rows,
 )
+from pipeline.policies.protocol import PolicyError
+from pipeline.records import content_hash
+from pipeline.store import StageStore
 from sandbox.transport import SandboxUnavailable
 
 WHOLE_TRIES = 2

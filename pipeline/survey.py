@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from pipeline.files import FileState, StoreError, listing, read_bytes, write_atomically
-from pipeline.store import DamagedPart, Footer, PartSummary, StageStore, check_part, part_files
+from pipeline.part_file import DamagedPart, Footer, PartSummary, check_part
+from pipeline.store import StageStore, part_files
 
 _FORMAT = 1
 

@@ -14,13 +14,13 @@ from pipeline.config import ReplayPolicy
 from pipeline.examples import build_examples
 from pipeline.execution import judge_solutions
 from pipeline.functions import split_steps
+from pipeline.part_file import read_table
 from pipeline.plan import make_plan
 from pipeline.policies.replay import Replay
 from pipeline.progress import Progress
 from pipeline.records import ProgramVerdict, Role, Solution
 from pipeline.sampling import sample_solutions
 from pipeline.settings import load_config
-from pipeline.store import read_table
 from sandbox import Sandbox
 from sandbox.protocol import Isolation, Status
 

@@ -19,10 +19,10 @@ from ray.cluster_utils import Cluster
 
 import sandbox
 from jobs.judge import main
+from pipeline.files import StoreError
 from pipeline.judging import CannotJudge, Conditions, Judge, Judging, OtherVerdicts
 from pipeline.recorded import BadPrograms, RecordedProgram, read_programs
 from pipeline.records import Problem
-from pipeline.store import StoreError
 from sandbox import Isolation, Program, Status, TestCase, Verdict
 from tests.scripted import problem
 

@@ -9,9 +9,10 @@ from moto.server import ThreadedMotoServer
 
 from pipeline.files import delete, exists, listing, read_bytes, write_atomically
 from pipeline.lock import StageLocked, stage_lock
+from pipeline.part_file import DamagedPart
 from pipeline.records import StepLabel
 from pipeline.schemas import STEP_LABEL
-from pipeline.store import DamagedPart, StageStore
+from pipeline.store import StageStore
 from pipeline.survey import missing_parts
 
 ROWS = [StepLabel(f"step-{i:03d}", passed=i % 5, trials=4) for i in range(50)]

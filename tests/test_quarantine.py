@@ -7,12 +7,13 @@ from pathlib import Path
 import pytest
 import ray
 
+from pipeline.part_file import PartSummary, Quarantined, QuarantineReason
 from pipeline.plan import Plan
 from pipeline.policies.protocol import PolicyError
 from pipeline.quarantine import ALONE_TRIES, WHOLE_TRIES, EveryProblemFails, Slice, Tries
 from pipeline.records import StepLabel
 from pipeline.schemas import STEP_LABEL
-from pipeline.store import PartSummary, Quarantined, QuarantineReason, StageStore
+from pipeline.store import StageStore
 from tests import scripted_run
 
 PROBLEMS = ["a", "b", "c"]

@@ -5,10 +5,11 @@ from pathlib import Path
 import pytest
 
 from pipeline import schemas
+from pipeline.part_file import Quarantined, QuarantineReason
 from pipeline.quarantine import Slice, Tries
 from pipeline.records import Problem
 from pipeline.rounds import Rounds, StageFailed, working_on
-from pipeline.store import Quarantined, QuarantineReason, StageStore
+from pipeline.store import StageStore
 from tests.scripted import problem
 from tests.scripted_run import Told
 

@@ -10,10 +10,10 @@ from jobs.run import write_manifest
 from jobs.status import StageStatus, main, run_status
 from pipeline import groundwork, plan
 from pipeline.lock import stage_lock
+from pipeline.part_file import Quarantined, QuarantineReason
 from pipeline.plan import Plan
 from pipeline.policies.ledger import Account, Ledger
 from pipeline.records import FinishReason, ProgramVerdict, Rollout, Solution
-from pipeline.store import Quarantined, QuarantineReason
 from sandbox.protocol import Comparator, Isolation, Status, Verdict
 from tests import scripted_run
 from tests.scripted import VERSION

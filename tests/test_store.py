@@ -13,15 +13,10 @@ import pytest
 
 from pipeline import survey
 from pipeline.files import STALE_PARTIAL_S, StoreError
+from pipeline.part_file import DamagedPart, OtherVersion, PartSummary
 from pipeline.records import LabelEstimate, ProgramVerdict, StepLabel
 from pipeline.schemas import LABEL_ESTIMATE, PROGRAM_VERDICT, STEP_LABEL
-from pipeline.store import (
-    DamagedPart,
-    OtherVersion,
-    PartSummary,
-    StageStore,
-    fingerprint,
-)
+from pipeline.store import StageStore, fingerprint
 from pipeline.survey import missing_parts
 from sandbox.protocol import Comparator, Isolation, Status, Verdict
 

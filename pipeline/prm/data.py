@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from glob import glob
 
 from pipeline.config import ArmConfig, Correction, MetaProblems, Targets, TrainingConfig
+from pipeline.part_file import read_table
 from pipeline.records import Example, Role, content_hash
 from pipeline.schemas import EXAMPLE
-from pipeline.store import read_table
 
 
 class TrainingDataError(Exception):

@@ -16,10 +16,10 @@ from pathlib import Path
 import fsspec
 
 from pipeline.files import exists, write_atomically
+from pipeline.part_file import write_rows
 from pipeline.prm.data import TrainingDataError
 from pipeline.records import LabelEstimate
 from pipeline.schemas import LABEL_ESTIMATE
-from pipeline.store import write_rows
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,11 +5,12 @@ from collections.abc import Sequence
 from typing import Any
 
 from pipeline import execution
+from pipeline.part_file import Quarantined, QuarantineReason
 from pipeline.plan import Plan
 from pipeline.quarantine import Slice
 from pipeline.records import Completion, ProgramVerdict, Rollout, StepTruth
 from pipeline.scale_model.truth import complete_with_reference
-from pipeline.store import Quarantined, QuarantineReason, StageStore
+from pipeline.store import StageStore
 from pipeline.workers.making import Make, PartWorker, Row
 from pipeline.workers.reading import split_all
 from sandbox.actor import SandboxActor

@@ -4,9 +4,10 @@ import traceback
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
+from pipeline.part_file import Quarantined
 from pipeline.plan import Plan
 from pipeline.quarantine import Slice, Tries
-from pipeline.store import Quarantined, StageStore
+from pipeline.store import StageStore
 
 Row = dict[str, Any]
 """`part`; `error`, empty while all is well; `run`, which names the run of the driver; `retry`:

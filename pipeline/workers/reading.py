@@ -5,9 +5,10 @@ from typing import Any
 
 from pipeline import rollouts
 from pipeline.functions import split_steps
+from pipeline.part_file import QuarantineReason
 from pipeline.plan import Wave
 from pipeline.records import Solution, Step, StepLabel
-from pipeline.store import QuarantineReason, StageStore
+from pipeline.store import StageStore
 
 
 def step_labels(waves: Iterable[Wave], part: int) -> list[StepLabel]:

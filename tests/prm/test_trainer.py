@@ -11,12 +11,12 @@ import torch
 from transformers import AutoModelForTokenClassification
 
 from pipeline.config import TrainingConfig
+from pipeline.part_file import read_table, write_rows
 from pipeline.prm.data import TrainingDataError, read_examples
 from pipeline.prm.scoring import Scorer
 from pipeline.prm.trainer import TrainedPRM, TrainingProgress, train_prms
 from pipeline.records import Example, Role
 from pipeline.schemas import EXAMPLE, LABEL_ESTIMATE
-from pipeline.store import read_table, write_rows
 from tests.prm.world import make_example, make_examples
 
 TRAIN = make_examples(48, seed=1)
