@@ -12,9 +12,7 @@ import time
 import weakref
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import aclosing
-from typing import Any
 
-import httpx2
 import openai
 
 from pipeline.config import OpenAIPolicy
@@ -23,6 +21,7 @@ from pipeline.policies import openai_wire
 from pipeline.policies.budget import Budget
 from pipeline.policies.ledger import Ledger
 from pipeline.policies.openai_client import FAILURES, Connection
+from pipeline.policies.openai_post import Post
 from pipeline.policies.openai_wire import Answer, Usage
 from pipeline.policies.own_loop import OwnLoop
 from pipeline.policies.paid_answers import Call, PaidAnswers, Slot, calls_of, to_response
@@ -34,14 +33,6 @@ from pipeline.policies.protocol import (
 )
 from pipeline.policies.rate_limit import RateLimit
 from pipeline.policies.retries import may_be_billed, with_retries
-
-# What the client has as defaults: it makes a deep copy of each for every call that does not say.
-_OPTIONS: openai.RequestOptions = {
-    "headers": {},
-    "max_retries": 0,
-    "params": {},
-    "security": {"bearer_auth": True},
-}
 
 
 class OpenAI:
@@ -130,41 +121,40 @@ class OpenAI:
     async def _start(self, call: Call) -> None:
         """Wait for a turn and for budget, which can be cancelled; then send the call, which
         cannot."""
-        client = await self._connection.client()
+        post = await self._connection.post()
         await self._in_flight.acquire()
         try:
             guess = await self._admit(call)
         except BaseException:
             self._in_flight.release()
             raise
-        task = asyncio.create_task(self._pay(client, call, guess))
+        task = asyncio.create_task(self._pay(post, call, guess))
         self._calls[call.slot] = task
         task.add_done_callback(lambda task: self._over(call.slot, task))
 
     async def _admit(self, call: Call) -> float:
         """Reserve budget and a place in the rate limits; the tokens that were guessed."""
-        guess = openai_wire.likely_prompt_tokens(call.request.prompt) + (
+        guess = call.prompt_tokens + (
             self._completion_tokens / self._answered
             if self._answered
             else self._config.max_output_tokens
         )
-        worst = openai_wire.worst_cost_usd(self._config, call.request.prompt)
-        await self._budget.reserve(worst)
+        await self._budget.reserve(call.worst_usd)
         try:
             await self._rate.admit(guess)
         except BaseException:
-            self._budget.settle(worst, 0.0)
+            self._budget.settle(call.worst_usd, 0.0)
             raise
         return guess
 
-    async def _pay(self, client: openai.AsyncOpenAI, call: Call, guess: float) -> PolicyResponse:
+    async def _pay(self, post: Post, call: Call, guess: float) -> PolicyResponse:
         admitted: float | None = guess
 
         async def attempt() -> PolicyResponse:
             nonlocal admitted
             guess = await self._admit(call) if admitted is None else admitted
             admitted = None
-            return await self._attempt(client, call, guess)
+            return await self._attempt(post, call, guess)
 
         try:
             return await with_retries(attempt, self._config.max_retries, self._rate.pause)
@@ -178,14 +168,12 @@ class OpenAI:
         finally:
             self._in_flight.release()
 
-    async def _attempt(
-        self, client: openai.AsyncOpenAI, call: Call, guess: float
-    ) -> PolicyResponse:
+    async def _attempt(self, post: Post, call: Call, guess: float) -> PolicyResponse:
         """One call, admitted: sent, recorded, settled."""
-        worst = openai_wire.worst_cost_usd(self._config, call.request.prompt)
+        worst = call.worst_usd
         paid, lost, used = 0.0, worst, guess
         try:
-            answer = await self._ask(client, call.body)
+            answer = await self._ask(post, call.body)
             response = to_response(self._config, answer, call.request.key, call.slot[1], worst)
             paid, lost = response.cost_usd, 0.0
             await self._answers.put([(call.slot, response)])
@@ -202,19 +190,14 @@ class OpenAI:
             self._budget.settle(worst, paid, lost)
             self._rate.settle(guess, used)
 
-    async def _ask(self, client: openai.AsyncOpenAI, body: dict[str, Any]) -> Answer:
+    async def _ask(self, post: Post, body: bytes) -> Answer:
         sent = time.monotonic()
         try:
-            told = await client.post(
-                openai_wire.PATHS[self._config.api],
-                body=body,
-                cast_to=httpx2.Response,
-                options=_OPTIONS,
-            )
+            told = await post(body)
         except openai.APIStatusError as error:
             self._rate.told(error.response.headers, sent)
             finish = None
-            if isinstance(error, openai.BadRequestError):
+            if error.status_code == 400:
                 finish = openai_wire.prompt_failure(error.message, error.code)
             if finish is None:
                 raise

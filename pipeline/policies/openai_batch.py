@@ -221,16 +221,15 @@ class OpenAIBatch:
         calls: list[Call] = []
         worst_usd = 0.0
         for call in calls_that_fit(missing, self._path, most):
-            call_usd = openai_wire.worst_cost_usd(self._config, call.request.prompt)
-            if worst_usd + call_usd > room_usd:
+            if worst_usd + call.worst_usd > room_usd:
                 break
-            worst_usd += call_usd
+            worst_usd += call.worst_usd
             calls.append(call)
         if not calls and others:
             return None
         if not calls:
             calls = missing[:1]
-            worst_usd = openai_wire.worst_cost_usd(self._config, calls[0].request.prompt)
+            worst_usd = calls[0].worst_usd
         await self._budget.reserve(worst_usd)
         try:
             submission = await asyncio.to_thread(

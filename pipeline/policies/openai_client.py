@@ -13,6 +13,8 @@ import httpx2
 import openai
 
 from pipeline.config import OpenAIPolicy
+from pipeline.policies import openai_wire
+from pipeline.policies.openai_post import Post
 from pipeline.policies.protocol import PolicyError
 from pipeline.policies.retries import GARBLED, with_retries
 
@@ -31,15 +33,16 @@ class Connection:
     def __init__(self, config: OpenAIPolicy) -> None:
         self._config = config
         self._making = asyncio.Lock()
-        self._client: openai.AsyncOpenAI | None = None
+        self._open: tuple[openai.AsyncOpenAI, Post] | None = None
 
     async def client(self) -> openai.AsyncOpenAI:
         """Raises PolicyError that names a missing or bad key, or an unknown or retired model: the
         first time, the server is asked for its models, which costs nothing."""
-        async with self._making:
-            if self._client is None:
-                self._client = await self._checked()
-            return self._client
+        return (await self._opened())[0]
+
+    async def post(self) -> Post:
+        """For the paid calls. Raises as `client`."""
+        return (await self._opened())[1]
 
     def told(self, error: Exception) -> str:
         """An API failure in one line, without the key that a server may quote.
@@ -47,27 +50,34 @@ class Connection:
         Raise what says it `from None`: the original may quote the key too.
         """
         status = f"{error.status_code} " if isinstance(error, openai.APIStatusError) else ""
-        if isinstance(error, openai.AuthenticationError):
+        if isinstance(error, openai.APIStatusError) and error.status_code == 401:
             status += "the key in OPENAI_API_KEY was refused: "
         return without_key(f"{status}{error}")
 
     async def close(self) -> None:
-        if self._client is not None:
-            await self._client.close()
+        if self._open is not None:
+            await self._open[0].close()
 
-    async def _checked(self) -> openai.AsyncOpenAI:
+    async def _opened(self) -> tuple[openai.AsyncOpenAI, Post]:
+        async with self._making:
+            if self._open is None:
+                self._open = await self._checked()
+            return self._open
+
+    async def _checked(self) -> tuple[openai.AsyncOpenAI, Post]:
         config = self._config
         api_key = _key()
         if not (api_key.isascii() and api_key.isprintable()):
             raise PolicyError("OPENAI_API_KEY holds a character that no key has: copy it anew")
         if not api_key and config.base_url is None:
             raise PolicyError("OPENAI_API_KEY is not set: export it before asking an OpenAI model")
+        http = openai.DefaultAioHttpClient(verify=_certificates())
         client = openai.AsyncOpenAI(
             api_key=api_key or "none",
             base_url=config.base_url or OPENAI_URL,  # with None it takes OPENAI_BASE_URL
             timeout=config.timeout_s,
             max_retries=0,  # ours know the journal, the budget and the rate limits
-            http_client=openai.DefaultAioHttpClient(verify=_certificates()),
+            http_client=http,
         )
         try:
             models = await with_retries(lambda: _models(client), config.max_retries)
@@ -81,7 +91,7 @@ class Connection:
                 f"policy.model {config.model!r} is not among the models that this key may use: "
                 f"unknown, or retired; similar ones are {', '.join(similar) or 'not there'}"
             )
-        return client
+        return client, Post(client, http, openai_wire.PATHS[config.api], config.timeout_s)
 
 
 def _key() -> str:

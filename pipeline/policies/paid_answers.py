@@ -6,7 +6,6 @@ import json
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any
 
 from pipeline.config import OpenAIPolicy
 from pipeline.files import StoreError
@@ -28,17 +27,22 @@ class Call:
     """One sample of a request, and what is sent for it."""
 
     request: PolicyRequest
-    body: dict[str, Any]
+    body: bytes  # JSON
     slot: Slot
+    prompt_tokens: float  # a guess
+    worst_usd: float  # the most that it can cost
 
 
 def calls_of(config: OpenAIPolicy, requests: Iterable[PolicyRequest]) -> Iterator[Call]:
     """The calls that answer the requests; two of equal prompts share their slots."""
     for request in requests:
-        body = openai_wire.body(config, request.prompt)
-        told = content_hash(config.base_url, json.dumps(body, sort_keys=True))
+        body = json.dumps(openai_wire.body(config, request.prompt), sort_keys=True)
+        told = content_hash(config.base_url, body)
+        sent = body.encode()
+        guess = openai_wire.likely_prompt_tokens(request.prompt)
+        worst_usd = openai_wire.worst_cost_usd(config, request.prompt)
         for index in request.sample_indices:
-            yield Call(request, body, (told, index))
+            yield Call(request, sent, (told, index), guess, worst_usd)
 
 
 class PaidAnswers:

@@ -51,8 +51,8 @@ async def with_retries(
     async def attempt() -> T:  # tenacity awaits only what it sees to be a coroutine function
         try:
             return await call()
-        except openai.RateLimitError as error:
-            if is_transient(error) and (asked := retry_after_s(error)):
+        except openai.APIStatusError as error:
+            if error.status_code == 429 and is_transient(error) and (asked := retry_after_s(error)):
                 pause(asked)
             raise
 
