@@ -7,7 +7,13 @@ from rich.table import Table
 
 from pipeline.evaluation.results import Finding
 from pipeline.evaluation.study import Spread, Study, StudyDifference
-from pipeline.evaluation.table import percent, percent_with_interval, points
+from pipeline.evaluation.table import (
+    before_after,
+    label_quality_table,
+    percent,
+    percent_with_interval,
+    points,
+)
 
 
 def study_tables(study: Study) -> Iterator[Table]:
@@ -63,28 +69,20 @@ def _difference(difference: StudyDifference | None) -> str:
 
 
 def _labels(study: Study) -> Table:
-    table = _table(
-        "Step labels against the known truth, before → after correction: mean over seeds"
-    )
-    table.add_column("labels of", no_wrap=True)
-    for name in ("AUROC", "Brier score", "ECE"):
-        table.add_column(name, no_wrap=True)
-    for row in study.labels:
-        table.add_row(
+    rows = [
+        (
             study.method(row.method).title,
-            _before_after(row.before.auroc, row.after.auroc),
-            _before_after(row.before.brier, row.after.brier),
-            _before_after(row.before.ece, row.after.ece),
+            before_after(_mean(row.before.auroc), _mean(row.after.auroc)),
+            before_after(_mean(row.before.brier), _mean(row.after.brier)),
+            before_after(_mean(row.before.ece), _mean(row.after.ece)),
         )
-    return table
+        for row in study.labels
+    ]
+    return label_quality_table("before → after correction, mean over seeds", rows)
 
 
-def _before_after(before: Spread | None, after: Spread | None) -> str:
-    if before is None or after is None:
-        return "one class only"
-    if before == after:
-        return f"{before.mean:.3f}"
-    return f"{before.mean:.3f} → {after.mean:.3f}"
+def _mean(spread: Spread | None) -> float | None:
+    return None if spread is None else spread.mean
 
 
 def _table(title: str) -> Table:

@@ -1,4 +1,6 @@
-"""The selection table for the terminal."""
+"""The selection table for the terminal, and the label table beside it."""
+
+from collections.abc import Iterable
 
 from rich import box
 from rich.table import Table
@@ -42,6 +44,44 @@ def selection_table(selection: Selection) -> Table:
             row.choice.aggregator.value if row.choice else "",
         )
     return table
+
+
+def label_table(selection: Selection) -> Table:
+    """How good the training labels of intermediate steps are, where the truth is known."""
+    rows = [
+        (
+            selection.method(quality.method).title,
+            before_after(
+                quality.before.auroc.value if quality.before.auroc else None,
+                quality.after.auroc.value if quality.after.auroc else None,
+            ),
+            before_after(quality.before.brier.value, quality.after.brier.value),
+            before_after(quality.before.ece, quality.after.ece),
+        )
+        for quality in selection.labels
+    ]
+    return label_quality_table("before → after correction", rows)
+
+
+def label_quality_table(what: str, rows: Iterable[tuple[str, str, str, str]]) -> Table:
+    """Rows are (method, AUROC, Brier score, expected calibration error)."""
+    table = Table(
+        title=f"Step labels trained on, against the known truth: {what}",
+        title_justify="left",
+        box=box.SIMPLE_HEAD,
+        pad_edge=False,
+    )
+    for name in ("labels of", "AUROC", "Brier score", "ECE"):
+        table.add_column(name, no_wrap=True)
+    for row in rows:
+        table.add_row(*row)
+    return table
+
+
+def before_after(before: float | None, after: float | None) -> str:
+    if before is None or after is None:
+        return "one class only"
+    return f"{before:.3f}" if before == after else f"{before:.3f} → {after:.3f}"
 
 
 def _caption(selection: Selection) -> Text:

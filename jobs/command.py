@@ -1,0 +1,57 @@
+"""What the command lines of several jobs share: the options of a config, and how a job ends."""
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+from rich.console import Console
+from rich.markup import escape
+
+from jobs.terminal import Terminal, library_output_to
+from pipeline.settings import options
+
+Result = TypeVar("Result")
+
+
+def config_parser(job: str, description: str | None, section: str = "") -> argparse.ArgumentParser:
+    """A parser with `--config`, whose help lists the options of a config, or of one `section` of
+    it. Parse by `parse_known_args`: what is left over are overrides for `load_config`."""
+    parser = argparse.ArgumentParser(
+        prog=f"python -m jobs.{job}",
+        description=description,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        # An abbreviation could be meant for an option of the config.
+        allow_abbrev=False,
+        epilog="options of a config, as `--key value` (defaults in brackets):\n"
+        + "\n".join(
+            f"  --{key} [{default}]  {meaning}"
+            for key, default, meaning in options()
+            if key.startswith(section)
+        ),
+    )
+    parser.add_argument("--config", required=True, help="YAML file; see jobs/configs/")
+    return parser
+
+
+def carry_out(
+    log: Path,
+    expected: tuple[type[Exception], ...],
+    work: Callable[[Terminal], Result],
+    show: Callable[[Console, Result], None],
+) -> int:
+    """Do the work with a terminal, libraries' output going to `log`, then show its result. The exit
+    code. `expected` errors say everything in their own words: no traceback."""
+    with library_output_to(log) as console:
+        console.print(f"[dim]library logs: {log}[/dim]", highlight=False, soft_wrap=True)
+        try:
+            with Terminal(console) as terminal:
+                result = work(terminal)
+        except expected as error:
+            console.print("[bold red]stopped:[/bold red]", escape(str(error)), soft_wrap=True)
+            return 1
+        except KeyboardInterrupt:
+            console.print("[bold red]stopped[/bold red]; the same command resumes")
+            return 130
+        show(console, result)
+        return 0
