@@ -79,6 +79,28 @@ def listing(directory: str) -> dict[str, FileState]:
     return _list_local(directory) if is_local(directory) else _list_remote(directory)
 
 
+def tree(directory: str) -> dict[str, FileState]:
+    """All files below a directory by their path from there; empty where there is none."""
+    filesystem, name = _located(directory)
+    selector = fs.FileSelector(name, allow_not_found=True, recursive=True)
+    return {
+        os.path.relpath(info.path, name): FileState(info.size or 0, info.mtime_ns or 0)
+        for info in filesystem.get_file_info(selector)
+        if info.is_file
+    }
+
+
+def copy(source: str, target: str) -> None:
+    """Copy one file, a piece at a time, between any two places. Raises StoreError."""
+    (reading, read), (writing, written) = _located(source), _located(target)
+    try:
+        if is_local(target):
+            os.makedirs(os.path.dirname(target), exist_ok=True)
+        fs.copy_files(read, written, source_filesystem=reading, destination_filesystem=writing)
+    except OSError as error:
+        raise StoreError(f"{target}: cannot be copied from {source}: {error}") from error
+
+
 def write_atomically(path: str, data: bytes | bytearray, *, durable: bool = True) -> None:
     """Make `path` hold `data`, or leave it as it was; `durable`: it survives a crash of the machine
     from then on.
@@ -102,13 +124,22 @@ def write_atomically(path: str, data: bytes | bytearray, *, durable: bool = True
 
 @functools.cache
 def _filesystem(root: str) -> fs.FileSystem:
-    """The file system of a `scheme://bucket`; making one costs a client and its threads."""
+    """The file system of a `scheme://bucket`; making one costs a client and its threads. Raises
+    StoreError where there is none."""
     try:
         return fs.FileSystem.from_uri(root)[0]
     except (pa.ArrowInvalid, NotImplementedError):  # not one of pyarrow's own
         import fsspec
 
-        return fs.PyFileSystem(fs.FSSpecHandler(fsspec.core.url_to_fs(root)[0]))
+        try:
+            return fs.PyFileSystem(fs.FSSpecHandler(fsspec.core.url_to_fs(root)[0]))
+        except (ImportError, ValueError) as error:  # no client for the protocol, or no such one
+            raise StoreError(
+                f"{root}: cannot be opened: {error}. Use a folder, s3://, gs:// or abfss://, or "
+                "install the fsspec client of this protocol"
+            ) from error
+    except OSError as error:
+        raise StoreError(f"{root}: cannot be reached: {error}") from error
 
 
 def _located(path: str) -> tuple[fs.FileSystem, str]:

@@ -18,7 +18,7 @@ from ray.data import ActorPoolStrategy, DataContext, Dataset
 
 from pipeline.ahead import ask_ahead
 from pipeline.config import PipelineConfig, PolicyConfig, PoolConfig, VLLMPolicy
-from pipeline.files import exists
+from pipeline.files import delete, exists
 from pipeline.journal import JournalError
 from pipeline.lock import stage_lock
 from pipeline.plan import Plan, held_out_parts, training_parts
@@ -219,7 +219,7 @@ def _is_trained(directory: str) -> bool:
     files = ("done.json", "model/config.json", "labels.arrow", "history.jsonl")
     there = [exists(f"{directory}/{name}") for name in files]
     if there[0] and not all(there):
-        os.remove(f"{directory}/done.json")  # the last checkpoint gives the rest again
+        delete(f"{directory}/done.json")  # the last checkpoint gives the rest again
     return all(there)
 
 

@@ -7,7 +7,8 @@ A directory holds one append-only file per writing process. A file is a magic li
 (big-endian), where a body is `<request hash> <sample index>\\n<payload>`. A record counts once
 `put` has returned, that is after fsync. A process that is killed can leave half a frame at the end
 of its file; readers stop there. Nobody ever writes to another process's file, so this works on
-shared file systems, where locks and embedded databases do not.
+shared file systems, where locks and embedded databases do not. Object stores, which know no
+appending, keep the same files whole: see `pipeline.object_journal`.
 """
 
 import logging
@@ -105,7 +106,7 @@ class Journal:
             file, end = self._file, 0
             try:
                 for request_hash, sample_index, payload in records:
-                    end = file.append(f"{request_hash} {sample_index}\n".encode() + payload)
+                    end = file.append(_frame(request_hash, sample_index, payload))
                     place = _Place(file.path, end - len(payload), len(payload))
                     places[request_hash, sample_index] = place
             except OSError:
@@ -137,9 +138,9 @@ class _Writer:
         finally:
             os.close(folder)
 
-    def append(self, body: bytes) -> int:
+    def append(self, frame: bytes) -> int:
         """Returns the offset of the end of the frame, which `sync` makes durable."""
-        self._write(_FRAME.pack(len(body), zlib.crc32(body)) + body)
+        self._write(frame)
         return self._end
 
     def sync(self, end: int) -> None:
@@ -156,6 +157,16 @@ class _Writer:
             count = os.write(self._fd, data)
             self._end += count
             data = data[count:]
+
+
+def file_of(records: Iterable[tuple[str, int, bytes]]) -> bytes:
+    """A whole journal file that holds these records."""
+    return _MAGIC + b"".join(_frame(*record) for record in records)
+
+
+def _frame(request_hash: str, sample_index: int, payload: bytes) -> bytes:
+    body = f"{request_hash} {sample_index}\n".encode() + payload
+    return _FRAME.pack(len(body), zlib.crc32(body)) + body
 
 
 def _read(path: Path, start: int) -> tuple[dict[tuple[str, int], _Place], int]:

@@ -30,6 +30,7 @@ from pipeline.config import (
     TrainingConfig,
     VLLMPolicy,
 )
+from pipeline.files import is_local
 from pipeline.part_file import read_table
 from pipeline.policies import policy_version
 from pipeline.problems.sources import problem_files
@@ -231,8 +232,10 @@ def held_out_parts(roles: Mapping[int, Role]) -> list[int]:
 
 def make_plan(config: PipelineConfig) -> Plan:
     """The stages of a run of `config`. Raises InputMissing if a file that it names is not there."""
-    # Actors have working directories of their own.
-    config = config.model_copy(update={"root": os.path.abspath(config.root)})
+    root = config.root.removeprefix("file://")
+    if is_local(root):
+        root = os.path.abspath(root)  # actors have working directories of their own
+    config = config.model_copy(update={"root": root})
 
     def stage(
         name: str,

@@ -115,7 +115,8 @@ def test_an_unknown_kind_lists_those_there_are(config_file: Path) -> None:
             ],
             "which only scale_model problems have",
         ),
-        (["--root", "s3://bucket/store"], "name a folder"),
+        (["--output", "s3://bucket/runs"], "name a folder"),
+        (["--root", "s3://bucket/store", "--policy", "{kind: openai, batch: true}"], "batch off"),
         (["--policy.model", "scale-model"], "needs a section `scale_model`"),
         (
             ["--problems", "{kind: jsonl, paths: [p.jsonl]}", "--scale_model", "{}"],

@@ -95,7 +95,8 @@ class PipelineConfig(Section):
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]+$")] = "run"
     """Name of the run; its outputs are in `<output>/<name>/`."""
     root: str = "runs/store"
-    """Where stages keep their results: a folder, which on a cluster all nodes share."""
+    """Where stages keep their results: a folder, which on a cluster all nodes share, or a URI
+    (s3://bucket/prefix, gs://, abfss://, or of an fsspec client that is installed on all nodes)."""
     output: str = "runs"
     """Where a run's log, models and report are written."""
     problems: ProblemsConfig
@@ -123,11 +124,17 @@ class PipelineConfig(Section):
                     f"training.arms: {arm.name!r} has targets 'hard', which leave a solution's own "
                     "ending out, but rollouts.own_ending counts it: switch one of them off"
                 )
-        for option, where in (("root", self.root), ("output", self.output)):
-            if "://" in where:
+        if "://" in self.output:
+            raise ValueError(
+                f"output: {self.output!r} is a URI; name a folder of the driver's machine (where "
+                "root is a URI, the report is copied there, to runs/<name>/report)"
+            )
+        for option, policy in (("policy", self.policy), ("rollouts.policy", self.rollouts.policy)):
+            if "://" in self.root and isinstance(policy, OpenAIPolicy) and policy.batch:
                 raise ValueError(
-                    f"{option}: {where!r} is an object store; name a folder, which on a cluster "
-                    "all nodes must share"
+                    f"{option}.batch: keeps the files of its batches in a folder, and root "
+                    f"{self.root!r} is a URI: name a folder that outlives the driver, or switch "
+                    "batch off"
                 )
         if self.scale_model is not None and not known_truth:
             raise ValueError(

@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 
 from pipeline.config import OpenAIPolicy, PolicyConfig, ReplayPolicy, VLLMPolicy
+from pipeline.folders import local_folder
 from pipeline.policies.protocol import Policy
 from pipeline.prompts import prompt_version
 from pipeline.records import PolicyVersion
@@ -28,14 +29,16 @@ def open_policy(config: PolicyConfig, journal_dir: Path | str) -> Policy:
         case VLLMPolicy():
             from pipeline.policies.vllm import VLLM
 
-            return VLLM(config)
+            return VLLM(config.model_copy(update={"model": local_folder(config.model)}))
         case OpenAIPolicy():
             from pipeline.journal import Journal
+            from pipeline.object_journal import open_journal
             from pipeline.policies.openai import OpenAI
             from pipeline.policies.openai_batch import OpenAIBatch
 
-            paid = OpenAIBatch if config.batch else OpenAI
-            return paid(config, Journal(journal_dir))
+            if config.batch:  # needs a folder for its submissions: see PipelineConfig
+                return OpenAIBatch(config, Journal(journal_dir))
+            return OpenAI(config, open_journal(str(journal_dir)))
         case ReplayPolicy():
             from pipeline.policies.replay import Replay
 

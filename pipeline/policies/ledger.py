@@ -11,10 +11,15 @@ import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from pipeline.files import write_atomically
+from pipeline.files import FileState, listing, read_bytes, write_atomically
 
 LIVING_S = 60.0
 """A spender that has not renewed its file for longer settles nothing any more."""
+
+_ACCOUNT = ".json"
+_SETTLED_S = 60.0
+"""A file younger than this is read again though it looks the same: object stores tell its time in
+whole seconds, by a clock of their own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,33 +41,34 @@ class Others:
 
 
 class Ledger:
-    """The accounts of a directory."""
+    """The accounts of a directory, local or behind a URI."""
 
-    def __init__(self, directory: Path) -> None:
-        self._directory = directory
-        self._known: dict[str, tuple[int, Account]] = {}
+    def __init__(self, directory: Path | str) -> None:
+        self._directory = str(directory)
+        self._known: dict[str, tuple[FileState, Account]] = {}
 
     def write(self, spender: str, account: Account) -> None:
         """Durable when it returns. Raises StoreError."""
-        self._directory.mkdir(parents=True, exist_ok=True)
-        write_atomically(str(self._path(spender)), json.dumps(asdict(account)).encode())
+        write_atomically(self._path(spender), json.dumps(asdict(account)).encode())
 
     def read(self, spender: str) -> Account:
-        path = self._path(spender)
-        return Account(**json.loads(path.read_bytes())) if path.exists() else Account(0.0, 0.0)
+        data = read_bytes(self._path(spender))
+        return Account(0.0, 0.0) if data is None else Account(**json.loads(data))
 
     def others(self, spender: str) -> Others:
         """All accounts but one's own, as they are now."""
-        accounts: dict[str, tuple[int, Account]] = {}
-        for path in self._directory.glob("*.json"):
-            name, changed = path.stem, path.stat().st_mtime_ns
-            if name != spender:
-                known = self._known.get(name)
-                accounts[name] = (
-                    known if known and known[0] == changed else (changed, self.read(name))
-                )
-        self._known = accounts
         now = time.time()
+        accounts: dict[str, tuple[FileState, Account]] = {}
+        for file, state in listing(self._directory).items():
+            name = file.removesuffix(_ACCOUNT)
+            if name in (spender, file):
+                continue
+            known = self._known.get(name)
+            settled = now - state.modified_ns / 1e9 > _SETTLED_S
+            accounts[name] = (
+                known if known and known[0] == state and settled else (state, self.read(name))
+            )
+        self._known = accounts
         return Others(
             spent_usd=sum(account.spent_usd for _, account in accounts.values()),
             promised_usd=sum(account.promised_usd for _, account in accounts.values()),
@@ -72,5 +78,5 @@ class Ledger:
             ),
         )
 
-    def _path(self, spender: str) -> Path:
-        return self._directory / f"{spender}.json"
+    def _path(self, spender: str) -> str:
+        return f"{self._directory}/{spender}{_ACCOUNT}"

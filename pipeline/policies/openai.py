@@ -17,6 +17,7 @@ import openai
 
 from pipeline.config import OpenAIPolicy
 from pipeline.journal import Journal
+from pipeline.object_journal import ObjectJournal
 from pipeline.policies import openai_wire
 from pipeline.policies.budget import Budget
 from pipeline.policies.ledger import Ledger
@@ -49,11 +50,11 @@ class OpenAI:
 
     continues_prefill = False
 
-    def __init__(self, config: OpenAIPolicy, journal: Journal) -> None:
+    def __init__(self, config: OpenAIPolicy, journal: Journal | ObjectJournal) -> None:
         self._config = config
         self._answers = PaidAnswers(journal)
         self._connection = Connection(config)
-        self._budget = Budget(config.budget_usd, Ledger(journal.directory / "spending"))
+        self._budget = Budget(config.budget_usd, Ledger(f"{journal.directory}/spending"))
         self._rate = RateLimit(config.requests_per_minute, config.tokens_per_minute)
         self._in_flight = asyncio.Semaphore(config.requests_in_flight)
         self._same: weakref.WeakValueDictionary[Slot, asyncio.Lock] = weakref.WeakValueDictionary()

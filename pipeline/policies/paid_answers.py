@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pipeline.config import OpenAIPolicy
 from pipeline.files import StoreError
 from pipeline.journal import Journal
+from pipeline.object_journal import ObjectJournal
 from pipeline.policies import openai_wire
 from pipeline.policies.openai_wire import Answer, Usage
 from pipeline.policies.protocol import PolicyError, PolicyRequest, PolicyResponse
@@ -48,7 +49,7 @@ def calls_of(config: OpenAIPolicy, requests: Iterable[PolicyRequest]) -> Iterato
 class PaidAnswers:
     """The journal's answers of one policy."""
 
-    def __init__(self, journal: Journal) -> None:
+    def __init__(self, journal: Journal | ObjectJournal) -> None:
         self._journal = journal
         self._refreshed = time.monotonic()
         self._gathered: list[tuple[str, int, bytes]] = []
@@ -88,7 +89,10 @@ class PaidAnswers:
         local disk. On a slow disk, more arrives meanwhile, and is written together."""
         records, self._gathered, self._write = self._gathered, [], None
         try:
-            self._journal.put_all(records)
+            if isinstance(self._journal, ObjectJournal):  # a request, many times as long
+                await asyncio.to_thread(self._journal.put_all, records)
+            else:
+                self._journal.put_all(records)
         except (OSError, StoreError) as error:
             raise PolicyError(f"a paid answer could not be recorded: {error}") from error
 
