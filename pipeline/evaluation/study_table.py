@@ -33,24 +33,22 @@ def _accuracies(study: Study) -> Table:
     table.add_column("method", no_wrap=True)
     table.add_column(f"mean\n[{100 * study.confidence:g}%]", justify="right", no_wrap=True)
     table.add_column("s.d.", justify="right")
-    table.add_column("by seed\n" + " ".join(f"{seed:>4}" for seed in study.seeds), no_wrap=True)
+    table.add_column("by seed\n" + " ".join(f"{seed:>5}" for seed in study.seeds), no_wrap=True)
     for row in study.methods:
         table.add_row(
             row.title,
             percent_with_interval(row.estimate),
             "" if row.solved.deviation is None else percent(row.solved.deviation),
-            " ".join(percent(value) for value in row.solved.by_seed),
+            " ".join(f"{percent(value):>5}" for value in row.solved.by_seed),
         )
     return table
 
 
 def _differences(study: Study) -> Table:
     baselines = list(dict.fromkeys(d.baseline for d in study.differences))
-    table = _table(
-        "Paired differences in points; * where the interval over seeds and problems leaves out 0"
-    )
+    table = _table("Differences in points, paired by seed and problem (* beyond noise)")
     table.add_column("method", no_wrap=True)
-    table.add_column("learning\nrate", justify="right")
+    table.add_column("rate", justify="right", no_wrap=True)
     for baseline in baselines:
         table.add_column(f"against\n{study.method(baseline).title}", no_wrap=True)
     for row in study.methods:

@@ -66,7 +66,7 @@ def label_table(selection: Selection) -> Table:
 def label_quality_table(what: str, rows: Iterable[tuple[str, str, str, str]]) -> Table:
     """Rows are (method, AUROC, Brier score, expected calibration error)."""
     table = Table(
-        title=f"Step labels trained on, against the known truth: {what}",
+        title=f"Step labels against the known truth, {what}",
         title_justify="left",
         box=box.SIMPLE_HEAD,
         pad_edge=False,

@@ -14,7 +14,7 @@ from pipeline.evaluation.plots import best_of_n_plot, colours, label_quality_plo
 from pipeline.evaluation.report import write_report
 from pipeline.evaluation.run_facts import RunFacts, TrainingPoint
 from pipeline.evaluation.selection import Candidate
-from pipeline.evaluation.table import selection_table
+from pipeline.evaluation.table import label_table, selection_table
 from pipeline.records import Example, LabelEstimate, Role
 from sandbox.protocol import Isolation
 
@@ -193,6 +193,15 @@ def test_the_terminal_table_has_a_row_per_method_and_a_column_per_difficulty(sel
     for part in ("by number of functions", "n=14", "n=13", "overall"):
         assert part in table
     assert "PRM + corrected labels against PRM soft: " in differences
+
+
+def test_the_label_table_shows_what_correction_changed_and_what_it_left(selection):
+    console = Console(width=80, file=io.StringIO(), record=True)
+    console.print(label_table(selection))
+    rows = {line.split("  ")[0].strip(): line for line in console.export_text().splitlines()}
+    quality = next(row for row in selection.labels if row.method == "prm_corrected")
+    assert f"{quality.before.ece:.3f} → {quality.after.ece:.3f}" in rows["PRM + corrected labels"]
+    assert len(rows["PRM + corrected labels"].split("→")) == 4
 
 
 def test_problems_that_were_given_up_are_named_with_the_reason(selection):
