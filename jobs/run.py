@@ -19,7 +19,7 @@ from pipeline.config import PipelineConfig
 from pipeline.evaluation.evaluate import EvaluationError
 from pipeline.evaluation.results import Selection
 from pipeline.evaluation.table import selection_table
-from pipeline.files import StoreError, write_atomically
+from pipeline.files import StoreError, is_local, write_atomically
 from pipeline.lock import StageLocked
 from pipeline.plan import InputMissing, Plan, make_plan
 from pipeline.prm.data import TrainingDataError
@@ -159,7 +159,7 @@ def execute(
             console.print()
             console.print(selection_table(selection))
             console.print(f"report: {directory / 'report' / 'report.html'}", soft_wrap=True)
-        root = Path(config.root).absolute()
+        root = Path(config.root).absolute() if is_local(config.root) else config.root
         console.print(f"stages: {root}   config: {directory / 'config.yaml'}", soft_wrap=True)
         return 0
 

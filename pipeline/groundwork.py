@@ -1,12 +1,14 @@
 """What a run stands on: its problems, in parts of one role each, and the small policy of the scale
 model where the run trains one. Needs no Ray."""
 
-import os
+import tempfile
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from pipeline.config import Correction, MetaProblems, ReplayPolicy, ScaleModelProblems
+from pipeline.files import exists, is_local
+from pipeline.folders import publish_folder
 from pipeline.lock import stage_lock
 from pipeline.plan import Plan
 from pipeline.problems import NoProblems, read_files
@@ -35,6 +37,7 @@ def lay_problems(plan: Plan, observer: Observer) -> dict[int, Role]:
         left_out += [f"left out: {duplicate}" for duplicate in duplicates]
         for note in left_out:
             observer.note(note)
+        observer.progress(Progress("problems", 0, len(parts), "parts"))
         for index, (_, problems) in enumerate(parts):
             plan.problems.write(index, problems)
             observer.progress(Progress("problems", index + 1, len(parts), "parts"))
@@ -109,19 +112,17 @@ def train_small_policy(plan: Plan, observer: Observer) -> None:
     """Train the scale model's policy, unless it is there already."""
     options, problems = plan.config.scale_model, plan.config.problems
     files = ("config.json", "model.safetensors", "tokenizer.json")
-    if options is None or all(os.path.exists(f"{plan.policy_directory}/{name}") for name in files):
+    if options is None or all(exists(f"{plan.policy_directory}/{name}") for name in files):
         return
     assert isinstance(problems, ScaleModelProblems)
     from pipeline.scale_model.policy import train_policy  # imports torch: only when it is needed
 
-    with stage_lock(f"{plan.config.root}/policy"):
-        train_policy(
-            options,
-            problems,
-            plan.config.splits,
-            Path(plan.policy_directory),
-            on_progress=_told_to(observer),
-        )
+    here = is_local(plan.policy_directory)
+    with stage_lock(f"{plan.config.root}/policy"), tempfile.TemporaryDirectory() as temporary:
+        trained = Path(plan.policy_directory if here else f"{temporary}/policy")
+        train_policy(options, problems, plan.config.splits, trained, on_progress=_told_to(observer))
+        if not here:
+            publish_folder(trained, plan.policy_directory)
 
 
 def _told_to(observer: Observer) -> Callable[[int, int, float], None]:

@@ -6,14 +6,14 @@ import sys
 from collections import Counter
 from pathlib import Path
 
-import fsspec
-
 from pipeline.config import ArmConfig
 from pipeline.evaluation.evaluate import KnownLabels, ScoredSplit, evaluate
 from pipeline.evaluation.report import write_report
 from pipeline.evaluation.results import Selection
 from pipeline.evaluation.run_facts import RunFacts, TrainingPoint
 from pipeline.evaluation.selection import Candidate
+from pipeline.files import is_local, read_bytes
+from pipeline.folders import publish_folder
 from pipeline.plan import Plan
 from pipeline.progress import Observer, Progress
 from pipeline.records import Example, Role
@@ -30,6 +30,7 @@ def report(plan: Plan, roles: dict[int, Role], observer: Observer) -> Selection:
     """
     config = plan.config
     arms = config.training.arms
+    observer.progress(Progress("selection", 0, 1, "tables"))
     with_truth = _examples(plan, roles, Role.TRAIN) if plan.knows_truth else []
     selection = evaluate(
         arms,
@@ -42,12 +43,17 @@ def report(plan: Plan, roles: dict[int, Role], observer: Observer) -> Selection:
         config.evaluation,
     )
     observer.progress(Progress("selection", 1, 1, "tables"))
+    directory = Path(config.output) / config.name / "report"
     write_report(
-        Path(config.output) / config.name / "report",
+        directory,
         selection,
         run_facts(plan, roles),
         [point for arm in arms for point in _history(plan, arm)],
     )
+    if not is_local(config.root):  # this machine may be gone tomorrow
+        copy = f"{config.root}/runs/{config.name}/report"
+        publish_folder(directory, copy, last="report.html")
+        observer.note(f"report: copied to {copy}")
     return selection
 
 
@@ -133,8 +139,8 @@ def _split(plan: Plan, roles: dict[int, Role], role: Role) -> ScoredSplit:
 
 
 def _history(plan: Plan, arm: ArmConfig) -> list[TrainingPoint]:
-    with fsspec.open(f"{plan.prm_directory(arm)}/history.jsonl", "rt") as file:
-        rows = [json.loads(line) for line in file]
+    history = read_bytes(f"{plan.prm_directory(arm)}/history.jsonl") or b""
+    rows = [json.loads(line) for line in history.splitlines()]
     return [
         TrainingPoint(arm.name, row["step"], row["loss"], row["meta_loss"], row["mean_label"])
         for row in rows
