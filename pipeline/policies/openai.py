@@ -35,6 +35,10 @@ from pipeline.policies.protocol import (
 from pipeline.policies.rate_limit import RateLimit
 from pipeline.policies.retries import may_be_billed, with_retries
 
+_LANES = 4
+"""Samples that are looked at at once, as a multiple of the calls in flight: enough for equal ones
+that wait for each other, and few enough for the garbage collector."""
+
 
 class OpenAI:
     """An OpenAI model as a policy.
@@ -88,7 +92,10 @@ class OpenAI:
         if self._closed:
             raise PolicyError("this OpenAI policy is closed")
         calls = list(calls_of(self._config, requests))
-        answers = self._loop.as_they_finish(self._sample(call) for call in calls)
+        answers = self._loop.as_they_finish(
+            (self._sample(call) for call in calls),
+            at_once=_LANES * self._config.requests_in_flight,
+        )
         try:
             async with aclosing(answers):
                 async for answer in answers:

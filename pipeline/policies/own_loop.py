@@ -28,16 +28,17 @@ class OwnLoop:
         return asyncio.run_coroutine_threadsafe(coroutine, self._loop)
 
     async def as_they_finish(
-        self, coroutines: Iterable[Coroutine[Any, Any, T]]
+        self, coroutines: Iterable[Coroutine[Any, Any, T]], at_once: int | None = None
     ) -> AsyncGenerator[T, None]:
-        """The results in the order in which they come, for a caller on any loop.
+        """The results in the order in which they come, for a caller on any loop; at most `at_once`
+        of the coroutines (None: all) run at a time.
 
         The first failure is raised at once. The rest is then cancelled, as it is when the caller
         stops early.
         """
         waiting = collections.deque(coroutines)
         left, finished = len(waiting), _Finished[T]()
-        running = asyncio.wrap_future(self.submit(_run(waiting, finished.put)))
+        running = asyncio.wrap_future(self.submit(_run(waiting, finished.put, at_once or left)))
         try:
             while left:
                 for task in await finished.get():
@@ -89,17 +90,27 @@ class _Finished(Generic[T]):
 
 
 async def _run(
-    waiting: collections.deque[Coroutine[Any, Any, T]], put: Callable[[asyncio.Task[T]], None]
+    waiting: collections.deque[Coroutine[Any, Any, T]],
+    put: Callable[[asyncio.Task[T]], None],
+    at_once: int,
 ) -> None:
     """Run all; when cancelled, cancel them, and end when they have."""
-    tasks: list[asyncio.Task[T]] = []
+    tasks: set[asyncio.Task[T]] = set()
+    room = asyncio.Event()
+
+    def over(task: asyncio.Task[T]) -> None:
+        tasks.remove(task)
+        put(task)
+        room.set()
+
     try:
         while waiting:
-            for _ in range(min(len(waiting), _STARTED_AT_ONCE)):
+            room.clear()
+            for _ in range(min(len(waiting), at_once - len(tasks), _STARTED_AT_ONCE)):
                 task = asyncio.create_task(waiting.popleft())
-                task.add_done_callback(put)
-                tasks.append(task)
-            await asyncio.sleep(0)
+                tasks.add(task)
+                task.add_done_callback(over)
+            await (asyncio.sleep(0) if len(tasks) < at_once else room.wait())
         if tasks:
             await asyncio.wait(tasks)
     finally:

@@ -41,14 +41,8 @@ async def with_retries(
     Raises what the last try raised. `Retry-After` is honoured, with jitter on top so that waiting
     calls do not come back all at once; without it, the wait is random and grows exponentially.
     """
-    attempts = tenacity.AsyncRetrying(
-        retry=tenacity.retry_if_exception(is_transient),
-        stop=tenacity.stop_after_attempt(retries + 1),
-        wait=_wait,
-        reraise=True,
-    )
 
-    async def attempt() -> T:  # tenacity awaits only what it sees to be a coroutine function
+    async def attempt() -> T:
         try:
             return await call()
         except openai.APIStatusError as error:
@@ -56,7 +50,30 @@ async def with_retries(
                 pause(asked)
             raise
 
-    return await attempts(attempt)
+    # Tenacity begins with a first failure: to set it up costs as much as a good call's way through
+    # the client, and most calls are good.
+    failed: Exception | None = None
+    try:
+        return await attempt()
+    except Exception as error:
+        if not is_transient(error):
+            raise
+        failed = error
+
+    async def attempt_again() -> T:
+        nonlocal failed
+        if failed is not None:
+            first, failed = failed, None
+            raise first
+        return await attempt()
+
+    attempts = tenacity.AsyncRetrying(
+        retry=tenacity.retry_if_exception(is_transient),
+        stop=tenacity.stop_after_attempt(retries + 1),
+        wait=_wait,
+        reraise=True,
+    )
+    return await attempts(attempt_again)
 
 
 def is_transient(error: BaseException) -> bool:
