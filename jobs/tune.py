@@ -11,234 +11,79 @@ done are read, one that was interrupted goes on from its last checkpoint.
 """
 
 import argparse
+import hashlib
 import itertools
-import json
 import sys
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import ray
-from matplotlib.figure import Figure
-from ray import tune
+from pydantic import ValidationError
 from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
 
-from jobs.terminal import Terminal, library_output_to
+from jobs.command import carry_out, config_parser
 from jobs.train import EXPECTED
+from jobs.trials import Sweep, candidates, run_trials
 from pipeline import flow
-from pipeline.config import SCALE_MODEL, ArmConfig, Correction, PipelineConfig, Targets
-from pipeline.evaluation.selection import Candidate, choose_aggregator
-from pipeline.files import write_atomically
-from pipeline.part_file import read_table
+from pipeline.config import SCALE_MODEL, Correction, PipelineConfig
+from pipeline.evaluation.sweep import (
+    Setting,
+    SettingResult,
+    setting_result,
+    sweep_json,
+    sweep_plot,
+    sweep_table,
+)
+from pipeline.files import StoreError, write_atomically
 from pipeline.prm.data import TrainingDataError, example_files
-from pipeline.prm.scoring import Scorer
-from pipeline.prm.trainer import train_prms
 from pipeline.progress import Observer, Progress
-from pipeline.records import Example, content_hash
-from pipeline.schemas import EXAMPLE
 from pipeline.settings import ConfigError, dump_config, load_config
 
 
-@dataclass(frozen=True, slots=True)
-class Setting:
-    """What is swept. The last three are of correcting arms alone; None leaves the config's value.
-    `label_rate` is `corrector_rate` where a network corrects."""
-
-    learning_rate: float | None = None
-    label_rate: float | None = None
-    warmup: float | None = None
-    every: int | None = None
-
-    def applied(self, config: PipelineConfig, arm: ArmConfig, seed: int | None) -> PipelineConfig:
-        """The config of one trial. Raises ValidationError for values out of range."""
-        raw = config.model_dump(mode="json")
-        training = raw["training"]
-        training["arms"] = [arm.model_dump(mode="json")]
-        rate = "corrector_rate" if arm.correction is Correction.CORRECTOR else "label_rate"
-        for section, option, value in (
-            (training["optimizer"], "learning_rate", self.learning_rate),
-            (training["correction"], rate, self.label_rate),
-            (training["correction"], "warmup", self.warmup),
-            (training["correction"], "every", self.every),
-            (training, "seed", seed),
-        ):
-            if value is not None:
-                section[option] = value
-        return PipelineConfig.model_validate(raw)
-
-    def __str__(self) -> str:
-        given = {name: value for name, value in asdict(self).items() if value is not None}
-        return ", ".join(f"{name} {value:g}" for name, value in given.items()) or "as configured"
-
-
-@dataclass(frozen=True, slots=True)
-class Result:
-    """Best-of-N accuracy of one setting on validation, by aggregator: the mean over `seeds`."""
-
-    setting: Setting
-    aggregator: str
-    accuracy: float
-    by_aggregator: dict[str, float]
-    by_seed: dict[int, float]
-
-
-@dataclass(frozen=True, slots=True)
-class _Sweep:
-    """What every trial is told. Paths are absolute: trials run in directories of their own."""
-
-    config: PipelineConfig
-    arm: ArmConfig
-    examples: tuple[str, ...]
-    validation: tuple[str, ...]
-    out: str
-
-    def directory(self, setting: Setting, seed: int) -> Path:
-        trial = setting.applied(self.config, self.arm, seed).training.model_dump_json()
-        return Path(self.out) / "trials" / content_hash(trial, *self.examples, *self.validation)
-
-
-def _trial(point: dict[str, Any], sweep: _Sweep) -> None:
-    """Train, score the validation candidates, leave their accuracy in a file."""
-    setting, seed = Setting(**point["setting"]), point["seed"]
-    directory = sweep.directory(setting, seed)
-    result = directory / "result.json"
-    if not result.exists():
-        training = setting.applied(sweep.config, sweep.arm, seed).training
-        storage = {sweep.arm.name: str(directory)}
-        trained = train_prms(training, sweep.examples, storage, lambda _: None)
-        rows = _read(sweep.validation)
-        scored = Scorer(trained[sweep.arm.name].model).score(rows)
-        choice = choose_aggregator(
-            [Candidate.from_example(row) for row in rows],
-            {row.solution_id: row.step_scores for row in scored},
-        )
-        accuracy = {name.value: value for name, value in choice.validation_accuracy.items()}
-        write_atomically(str(result), json.dumps(accuracy).encode())
-    tune.report(json.loads(result.read_text()))
-
-
-class _Watch(tune.Callback):
-    def __init__(self, observer: Observer, total: int) -> None:
-        self._observer, self._total, self._done = observer, total, 0
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {}  # Tune saves its callbacks; a terminal cannot be saved, and nothing is lost
-
-    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        self._done += 1
-        self._observer.progress(Progress("trials", self._done, self._total, "trials"))
-
-
 def sweep_settings(
-    sweep: _Sweep,
+    sweep: Sweep,
     settings: Sequence[Setting],
     seeds: Sequence[int],
     concurrent: int,
     observer: Observer,
-) -> list[Result]:
-    """The results, best first. Raises TrainingDataError where a trial failed."""
-    points = [{"setting": asdict(setting), "seed": seed} for setting in settings for seed in seeds]
-    observer.progress(Progress("trials", 0, len(points), "trials"))
-    # A trial only waits for its training's workers, which ask for their own resources. Tune wants
-    # it to ask for something: one byte.
-    trainable = tune.with_resources(tune.with_parameters(_waiting, sweep=sweep), {"memory": 1})
-    grid = tune.Tuner(
-        trainable,
-        param_space={"point": tune.grid_search(points)},
-        tune_config=tune.TuneConfig(max_concurrent_trials=concurrent),
-        run_config=tune.RunConfig(
-            storage_path=f"{sweep.out}/ray",
-            name="sweep",
-            verbose=0,
-            callbacks=[_Watch(observer, len(points))],
-        ),
-    ).fit()
-    if grid.errors:
-        raise TrainingDataError(
-            f"{len(grid.errors)} of {len(points)} trials failed; the others are kept. The first "
-            f"error: {grid.errors[0]}"
-        )
-    return sorted(
-        (_result(sweep, setting, seeds) for setting in settings),
-        key=lambda result: -result.accuracy,
-    )
+) -> list[SettingResult]:
+    """The results, best first. Only trials that are not done are run. Raises TrainingDataError
+    where one failed."""
+    points = list(itertools.product(settings, seeds))
+    missing = [point for point in points if sweep.accuracy(*point) is None]
+    done = len(points) - len(missing)
+
+    def tell(more: int) -> None:
+        nonlocal done
+        done += more
+        observer.progress(Progress("trials", done, len(points), "trials"))
+
+    tell(0)
+    if missing:
+        run_trials(sweep, missing, concurrent, lambda: tell(1))
+    results: list[SettingResult] = []
+    for setting in settings:
+        by_seed = {seed: accuracy for seed in seeds if (accuracy := sweep.accuracy(setting, seed))}
+        results.append(setting_result(setting, sweep.arm, by_seed))
+    return sorted(results, key=lambda result: -result.accuracy)
 
 
-def _waiting(parameters: dict[str, Any], sweep: _Sweep) -> None:
-    _trial(parameters["point"], sweep)
-
-
-def _result(sweep: _Sweep, setting: Setting, seeds: Sequence[int]) -> Result:
-    by_seed = {
-        seed: json.loads((sweep.directory(setting, seed) / "result.json").read_text())
-        for seed in seeds
-    }
-    names = list(next(iter(by_seed.values())))
-    if sweep.arm.targets is Targets.FINAL:
-        names = ["last"]  # the one step that it is trained on
-    means = {name: sum(row[name] for row in by_seed.values()) / len(by_seed) for name in names}
-    best = max(means, key=lambda name: round(means[name], 12))
-    of_seed = {seed: row[best] for seed, row in by_seed.items()}
-    return Result(setting, best, means[best], means, of_seed)
-
-
-def results_table(results: Sequence[Result], problems: int) -> Table:
-    title = f"best-of-N accuracy on {problems} validation problems, %"
-    table = Table("setting", "aggregator", "mean", "seeds", title=title)
-    for result in results:
-        seeds = " ".join(f"{100 * value:.1f}" for value in result.by_seed.values())
-        table.add_row(str(result.setting), result.aggregator, f"{100 * result.accuracy:.1f}", seeds)
-    return table
-
-
-def plot(results: Sequence[Result]) -> Figure:
-    """One panel per swept option, one for the aggregators of the best setting."""
-    swept = [
-        name
-        for name in asdict(results[0].setting)
-        if len({getattr(result.setting, name) for result in results}) > 1
-    ]
-    figure = Figure(figsize=(3.2 * (len(swept) + 1), 3.2), layout="constrained")
-    panels = figure.subplots(1, len(swept) + 1, squeeze=False, sharey=True)[0]
-    for axes, name in zip(panels, swept, strict=False):
-        for result in results:
-            values = [100 * value for value in result.by_seed.values()]
-            axes.plot([getattr(result.setting, name)] * len(values), values, "o", alpha=0.35)
-        levels = sorted({getattr(result.setting, name) for result in results})
-        means = [
-            [100 * r.accuracy for r in results if getattr(r.setting, name) == level]
-            for level in levels
-        ]
-        axes.plot(levels, [sum(each) / len(each) for each in means], "k-")
-        axes.set_xlabel(name)
-        if name.endswith("rate"):
-            axes.set_xscale("log")
-    best = results[0].by_aggregator
-    panels[-1].plot(list(best), [100 * value for value in best.values()], "ko")
-    panels[-1].set_xlabel(f"aggregator, at {results[0].setting}", fontsize=7)
-    panels[-1].tick_params(axis="x", labelrotation=30)
-    panels[0].set_ylabel("best-of-N, % of validation problems")
-    return figure
-
-
-def best_config(sweep: _Sweep, best: Result) -> PipelineConfig:
+def best_config(sweep: Sweep, best: SettingResult) -> PipelineConfig:
     """The config of the sweep with all of its arms and the best setting."""
     chosen = best.setting.applied(sweep.config, sweep.arm, None)
     training = chosen.training.model_copy(update={"arms": sweep.config.training.arms})
     return chosen.model_copy(update={"training": training})
 
 
-def run(sweep: _Sweep, chosen: argparse.Namespace, observer: Observer, console: Console) -> None:
-    settings = [
-        Setting(*values)
-        for values in itertools.product(
-            chosen.learning_rates, chosen.label_rates, chosen.warmups, chosen.every
-        )
-    ]
-    problems = len({row.problem_id for row in _read(sweep.validation)})
+def run(
+    sweep: Sweep,
+    settings: Sequence[Setting],
+    seeds: Sequence[int],
+    at_once: int,
+    observer: Observer,
+) -> list[SettingResult]:
+    """The sweep on a cluster, `at_once` trials at a time (0: as many as there is room for)."""
     training = sweep.config.training
     needs = {"CPU": training.workers * training.cpus_per_worker}
     needs["GPU"] = float(training.workers * training.use_gpu)
@@ -246,26 +91,20 @@ def run(sweep: _Sweep, chosen: argparse.Namespace, observer: Observer, console: 
     with flow.Cluster(sweep.config) as cluster:
         cluster.join(**needs)
         there = ray.cluster_resources()
-        room = min(there.get(name, 0) // amount for name, amount in needs.items() if amount)
-        concurrent = min(chosen.concurrent or int(room), int(room))
-        results = sweep_settings(sweep, settings, chosen.seeds, concurrent, observer)
+        room = max(1, int(min(there.get(name, 0) // need for name, need in needs.items() if need)))
+        return sweep_settings(sweep, settings, seeds, min(at_once or room, room), observer)
+
+
+def _write(sweep: Sweep, results: Sequence[SettingResult], problems: int) -> None:
     out = Path(sweep.out)
-    lines = [asdict(result) for result in results]
-    told = {"arm": sweep.arm.name, "validation_problems": problems, "results": lines}
-    write_atomically(str(out / "tune.json"), json.dumps(told, indent=2).encode())
-    plot(results).savefig(out / "tune.png", dpi=150)
+    told = sweep_json(sweep.arm, problems, results)
+    write_atomically(str(out / "tune.json"), told.encode())
+    sweep_plot(results).savefig(out / "tune.png", dpi=150)
     best = dump_config(best_config(sweep, results[0]))
     write_atomically(str(out / "best.yaml"), best.encode())
-    console.print(results_table(results, problems))
-    for name in ("tune.json", "tune.png", "best.yaml"):
-        console.print(str(out / name), soft_wrap=True)
 
 
-def _read(paths: Sequence[str]) -> list[Example]:
-    return [row for path in paths for row in EXAMPLE.from_table(read_table(path, EXAMPLE))]
-
-
-def _sweep_of(chosen: argparse.Namespace, config: PipelineConfig) -> _Sweep:
+def _sweep_of(chosen: argparse.Namespace, config: PipelineConfig) -> Sweep:
     """Raises ConfigError and TrainingDataError for what cannot be swept."""
     arms = {arm.name: arm for arm in config.training.arms}
     correcting = [arm for arm in arms.values() if arm.correction is not Correction.NONE]
@@ -284,24 +123,61 @@ def _sweep_of(chosen: argparse.Namespace, config: PipelineConfig) -> _Sweep:
         tuple(str(Path(path).absolute()) for path in example_files(paths))
         for paths in (chosen.examples, chosen.validation)
     )
-    return _Sweep(config, arm, examples, validation, str(chosen.out.absolute()))
+    digest = f"{_digest(examples)} {_digest(validation)}"
+    return Sweep(config, arm, examples, validation, digest, str(chosen.out.absolute()))
 
 
-def _numbers(kind: type) -> Any:
-    def parse(text: str) -> list[Any]:
-        return [kind(word) for word in text.split(",")]
+def _digest(paths: Sequence[str]) -> str:
+    digest = hashlib.blake2b(digest_size=16)
+    for path in paths:
+        with Path(path).open("rb") as file:
+            digest.update(hashlib.file_digest(file, "blake2b").digest())
+    return digest.hexdigest()
 
-    return parse
+
+def _settings(chosen: argparse.Namespace, sweep: Sweep) -> list[Setting]:
+    """Raises ConfigError for a value that the config refuses."""
+    swept = (chosen.learning_rates, chosen.label_rates, chosen.warmups, chosen.every)
+    settings = [Setting(*values) for values in itertools.product(*swept)]
+    for setting in settings:
+        try:
+            setting.applied(sweep.config, sweep.arm, None)
+        except ValidationError as error:
+            detail = error.errors()[0]
+            where = ".".join(str(part) for part in detail["loc"])
+            raise ConfigError(f"{where}: {detail['msg']}; found {detail['input']!r}") from None
+    return settings
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(
-        prog="python -m jobs.tune",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("--config", required=True, help="YAML file; see jobs/configs/")
-    for name, what in (("examples", "training and meta"), ("validation", "validation")):
+def _problems(sweep: Sweep) -> int:
+    """How many validation problems there are. Raises ConfigError for none."""
+    problems = {row.problem_id for row in candidates(sweep.validation)}
+    if not problems:
+        raise ConfigError(
+            f"--validation {sweep.validation[0]}: holds no candidate of a validation problem"
+        )
+    return len(problems)
+
+
+def _numbers(kind: type[int] | type[float]) -> Callable[[str], list[Any]]:
+    def numbers(text: str) -> list[Any]:
+        try:
+            return [kind(word) for word in text.split(",")]
+        except ValueError:
+            whole = "whole numbers" if kind is int else "numbers"
+            raise argparse.ArgumentTypeError(
+                f"{text!r} is no list of {whole} such as 1,2"
+            ) from None
+
+    return numbers
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = config_parser("tune", __doc__, "training.")
+    for name, what in (
+        ("examples", "training and meta problems"),
+        ("validation", "validation problems; candidates of other roles are left out"),
+    ):
         parser.add_argument(
             f"--{name}", required=True, nargs="+", help=f"Example shards or folders: {what}"
         )
@@ -320,24 +196,29 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--concurrent", type=int, default=0, help="trials at once [as many as there is room for]"
     )
-    chosen, overrides = parser.parse_known_args(arguments)
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    chosen, overrides = _parser().parse_known_args(arguments)
     try:
         sweep = _sweep_of(chosen, load_config(chosen.config, overrides))
-    except (ConfigError, TrainingDataError) as error:
+        settings, problems = _settings(chosen, sweep), _problems(sweep)
+    except (ConfigError, StoreError, TrainingDataError, OSError) as error:
         print(error, file=sys.stderr)
         return 2
-    with library_output_to(Path(sweep.out) / "log.txt") as console:
-        console.print(f"[dim]library logs: {sweep.out}/log.txt[/dim]", soft_wrap=True)
-        try:
-            with Terminal(console) as terminal:
-                run(sweep, chosen, terminal, console)
-        except (*EXPECTED, ValueError) as error:
-            console.print("[bold red]stopped:[/bold red]", escape(str(error)), soft_wrap=True)
-            return 1
-        except KeyboardInterrupt:
-            console.print("[bold red]stopped[/bold red]; the same command resumes")
-            return 130
-    return 0
+
+    def work(observer: Observer) -> list[SettingResult]:
+        results = run(sweep, settings, chosen.seeds, chosen.concurrent, observer)
+        _write(sweep, results, problems)
+        return results
+
+    def show(console: Console, results: list[SettingResult]) -> None:
+        console.print(sweep_table(results, problems))
+        for name in ("tune.json", "tune.png", "best.yaml"):
+            console.print(str(Path(sweep.out) / name), soft_wrap=True)
+
+    return carry_out(Path(sweep.out) / "log.txt", EXPECTED, work, show)
 
 
 if __name__ == "__main__":
