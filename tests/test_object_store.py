@@ -1,20 +1,37 @@
 """The store behind an S3-compatible server, over a real connection on the loopback interface."""
 
 import os
+import subprocess
+import sys
+import tempfile
+import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import boto3  # pyright: ignore[reportMissingTypeStubs]
 import pytest
 from moto.server import ThreadedMotoServer
 
-from pipeline.files import delete, exists, listing, read_bytes, write_atomically
+from jobs.status import run_status
+from pipeline import object_journal
+from pipeline.files import StoreError, delete, exists, listing, read_bytes, write_atomically
+from pipeline.folders import local_folder, publish_folder
 from pipeline.lock import StageLocked, stage_lock
+from pipeline.object_journal import ObjectJournal, open_journal
 from pipeline.part_file import DamagedPart
+from pipeline.policies.ledger import Account, Ledger
 from pipeline.records import StepLabel
 from pipeline.schemas import STEP_LABEL
 from pipeline.store import StageStore
 from pipeline.survey import missing_parts
+from tests import scripted_run
 
+_RUN = """
+import sys
+from pathlib import Path
+from tests import scripted_run
+scripted_run.go(scripted_run.config(Path(sys.argv[1]), sys.argv[2], problems_per_part=1))
+"""
 ROWS = [StepLabel(f"step-{i:03d}", passed=i % 5, trials=4) for i in range(50)]
 
 
@@ -73,3 +90,110 @@ def test_a_second_driver_is_refused_and_the_lock_released(stage: StageStore[Step
     ):
         pass
     assert "lock.json" not in listing(stage.directory)
+
+
+@pytest.fixture
+def journal(bucket: str, request: pytest.FixtureRequest) -> str:
+    return f"{bucket}/{request.node.name}/journal"
+
+
+def test_a_paid_answer_in_an_object_store_is_met_by_every_process(journal: str) -> None:
+    mine, other = ObjectJournal(journal), ObjectJournal(journal)
+    mine.put_all([("hash", 0, b"first"), ("hash", 1, b"second")])
+    assert ("hash", 1) not in other
+    other.refresh()
+    assert other.get("hash", 1) == b"second"
+    # A process that is killed closes nothing.
+    assert sorted(ObjectJournal(journal).payloads()) == [b"first", b"second"]
+
+
+def test_many_small_objects_of_the_journal_become_one(
+    journal: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(object_journal, "MERGED", 4)
+    mine, early = ObjectJournal(journal), ObjectJournal(journal)
+    for index in range(9):
+        mine.put("hash", index, b"%d" % index)
+        if index == 1:
+            early.refresh()  # of what is then merged away
+    assert len(listing(journal)) == 3  # two merged, one that is left
+    early.refresh()
+    expected = [b"%d" % index for index in range(9)]
+    assert [early.get("hash", index) for index in range(9)] == expected
+    mine.close()
+    later = open_journal(journal)
+    assert [later.get("hash", index) for index in range(9)] == expected
+
+
+def test_an_answer_that_the_object_store_did_not_take_does_not_count(
+    journal: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mine = ObjectJournal(journal)
+    monkeypatch.setattr(mine, "directory", "s3://no-such-bucket/journal")
+    with pytest.raises(StoreError, match="cannot be written"):
+        mine.put("hash", 0, b"answer")
+    assert ("hash", 0) not in mine
+    assert len(ObjectJournal(journal)) == 0
+
+
+def test_the_dollars_spent_are_summed_over_accounts_in_an_object_store(journal: str) -> None:
+    ledger = Ledger(f"{journal}/spending")
+    Ledger(f"{journal}/spending").write("one", Account(1.0, 0.5, time.time()))
+    assert ledger.others("me").spent_usd == 1.0
+    # Within the second that the store's clock knows, and with as many bytes.
+    Ledger(f"{journal}/spending").write("one", Account(2.0, 0.5, time.time()))
+    assert ledger.others("me").spent_usd == 2.0
+    assert ledger.others("one").spent_usd == 0.0
+
+
+def test_a_model_is_fetched_once_and_again_when_it_is_replaced(
+    bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "cache"))
+    (tmp_path / "cache").mkdir()
+    model, uri = tmp_path / "model", f"{bucket}/models/one"
+    (model / "inside").mkdir(parents=True)
+    (model / "config.json").write_text("{}")
+    (model / "inside" / "weights").write_bytes(b"1" * 100)
+    publish_folder(model, uri)
+    here = Path(local_folder(uri))
+    assert (here / "inside" / "weights").read_bytes() == b"1" * 100
+    assert local_folder(uri) == str(here)
+    (model / "inside" / "weights").rename(model / "weights")
+    publish_folder(model, uri)
+    again = Path(local_folder(uri))
+    assert {path.name for path in again.iterdir()} == {"config.json", "weights"}
+    with pytest.raises(FileNotFoundError, match="no such folder"):
+        local_folder(f"{bucket}/models/two")
+
+
+@pytest.mark.slow
+def test_a_run_whose_root_is_an_object_store_is_killed_resumed_and_told_of(
+    bucket: str, tmp_path: Path
+) -> None:
+    root = f"{bucket}/run"
+    scripted_run.write_problems(tmp_path, ["fine"] * 6)
+    plan = scripted_run.plan_of(tmp_path, root, problems_per_part=1)
+    command = [sys.executable, "-c", _RUN, str(tmp_path), root]
+    environment = {key: value for key, value in os.environ.items() if key != "RAY_ADDRESS"}
+    with (tmp_path / "out.txt").open("ab") as out:
+        job = subprocess.Popen(
+            command, env=environment | {"SCRIPTED_SECONDS": "0.3"}, stdout=out, stderr=out
+        )
+        deadline = time.monotonic() + 200
+        while len(plan.solutions.done()) < 2:
+            assert job.poll() is None, (tmp_path / "out.txt").read_text()
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        job.kill()
+        job.wait()
+        assert plan.examples.done() == []
+        before = {part: plan.solutions.digest(part) for part in plan.solutions.done()}
+        subprocess.run(command, env=environment, stdout=out, stderr=out, check=True, timeout=300)
+    assert {part: plan.solutions.digest(part) for part in before} == before
+    told = {stage.stage: stage for stage in run_status(root, "scripted").stages}
+    assert {name: (stage.done, stage.total) for name, stage in told.items()} == dict.fromkeys(
+        told, (6, 6)
+    )
+    assert told["verdicts"].outcomes == {"AC": 12, "WA": 12}
+    assert not (tmp_path / "store").exists()
