@@ -13,6 +13,7 @@ from typing import Any
 import yaml
 from rich.markup import escape
 
+from jobs.submitted import refuse_vanishing
 from jobs.terminal import Terminal, library_output_to
 from pipeline import flow, groundwork, outcome
 from pipeline.config import PipelineConfig
@@ -193,8 +194,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     known, overrides = parser.parse_known_args(arguments)
     try:
+        config = load_config(known.config, overrides)
+        refuse_vanishing(root=config.root)
+        if is_local(config.root):  # else the report is copied there
+            refuse_vanishing(output=config.output)
         return execute(
-            load_config(known.config, overrides),
+            config,
             parse_stages(known.stages),
             retry_quarantined=known.retry_quarantined,
         )

@@ -15,6 +15,7 @@ from pathlib import Path
 from rich.markup import escape
 from rich.table import Table
 
+from jobs.submitted import refuse_vanishing
 from jobs.terminal import Terminal, library_output_to
 from pipeline import flow
 from pipeline.config import SCALE_MODEL, PipelineConfig
@@ -95,6 +96,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     known, overrides = parser.parse_known_args(arguments)
     try:
         config = load_config(known.config, overrides)
+        refuse_vanishing(out=known.out)
     except ConfigError as error:
         print(error, file=sys.stderr)
         return 2
