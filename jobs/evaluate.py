@@ -31,7 +31,6 @@ from pipeline.eval_all import EvalAllError, EvalAllRow, read_eval_all
 from pipeline.evaluation.evaluate import EvaluationError
 from pipeline.evaluation.pass_at_1 import Outcome, pass_at_1, pass_at_1_table, to_json
 from pipeline.evaluation.recorded import recorded_solutions, recorded_verdicts
-from pipeline.evaluation.table import selection_table
 from pipeline.files import StoreError, write_atomically
 from pipeline.judging import CannotJudge, Conditions, Judge, Judging, OtherVerdicts
 from pipeline.lock import StageLocked, stage_lock
@@ -201,7 +200,8 @@ def evaluate_run(config: PipelineConfig, console: Console, *, as_json: bool) -> 
     if as_json:
         print((directory / "selection.json").read_text(), end="")
         return 0
-    console.print(selection_table(selection))
+    for table in outcome.result_tables(config, selection):
+        console.print(table)
     console.print(f"report: {directory / 'report.html'}", soft_wrap=True)
     return 0
 

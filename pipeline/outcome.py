@@ -4,14 +4,19 @@ import importlib.metadata
 import json
 import sys
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
-from pipeline.config import ArmConfig
+from rich.table import Table
+
+from pipeline.config import ArmConfig, PipelineConfig
 from pipeline.evaluation.evaluate import KnownLabels, ScoredSplit, evaluate
+from pipeline.evaluation.paper import paper_table
 from pipeline.evaluation.report import write_report
 from pipeline.evaluation.results import Selection
 from pipeline.evaluation.run_facts import RunFacts, TrainingPoint
 from pipeline.evaluation.selection import Candidate
+from pipeline.evaluation.table import label_table, selection_table
 from pipeline.files import is_local, read_bytes
 from pipeline.folders import publish_folder
 from pipeline.plan import Plan
@@ -57,6 +62,15 @@ def report(plan: Plan, roles: dict[int, Role], observer: Observer) -> Selection:
     return selection
 
 
+def result_tables(config: PipelineConfig, selection: Selection) -> Iterator[Table]:
+    """What a person reads at the end of a run, for the terminal."""
+    yield selection_table(selection)
+    if selection.labels:
+        yield label_table(selection)
+    if config.problems.kind == "livecodebench":
+        yield paper_table(selection)
+
+
 def run_facts(plan: Plan, roles: dict[int, Role]) -> RunFacts:
     """Counts and versions, read from the store."""
     counts = {
@@ -94,7 +108,15 @@ def run_facts(plan: Plan, roles: dict[int, Role]) -> RunFacts:
     verdicts[isolation] += sum(rollout.status is not None for rollout in rollouts)
     quarantined = _quarantined(plan, roles)
     counts["quarantined problems"] = len(quarantined)
-    return RunFacts(plan.config.name, plan.config, counts, verdicts, versions(), quarantined)
+    return RunFacts(
+        name=plan.config.name,
+        config=plan.config,
+        counts=counts,
+        verdicts=verdicts,
+        versions=versions(),
+        quarantined=quarantined,
+        benchmark=plan.config.problems.kind,
+    )
 
 
 def _quarantined(plan: Plan, roles: dict[int, Role]) -> dict[str, str]:

@@ -34,10 +34,15 @@ def titles(arms: Sequence[ArmConfig]) -> dict[str, str]:
 
 
 def _title(arm: ArmConfig) -> str:
-    if arm.correction is Correction.NONE:
-        return _BY_TARGETS[arm.targets]
-    corrected = _BY_CORRECTION[arm.correction]
-    return corrected if arm.targets is Targets.SOFT else f"{corrected} ({arm.targets.value})"
+    return kind_title(arm.targets, arm.correction)
+
+
+def kind_title(targets: Targets, correction: Correction = Correction.NONE) -> str:
+    """How people read the row of an arm with these targets and this correction."""
+    if correction is Correction.NONE:
+        return _BY_TARGETS[targets]
+    corrected = _BY_CORRECTION[correction]
+    return corrected if targets is Targets.SOFT else f"{corrected} ({targets.value})"
 
 
 def ordered(arms: Sequence[ArmConfig]) -> list[ArmConfig]:

@@ -1,20 +1,21 @@
 """The report as one HTML page: pictures and style inside, nothing fetched from anywhere."""
 
 import base64
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from html import escape
 
-from pipeline.evaluation.labels import LabelQuality
-from pipeline.evaluation.metrics import Estimate
-from pipeline.evaluation.plots import colours
-from pipeline.evaluation.results import Difference, Finding, MethodResult, Selection
-from pipeline.evaluation.run_facts import RunFacts
-from pipeline.evaluation.selection import Aggregator
-from pipeline.evaluation.style import CSS
-from pipeline.evaluation.table import (
-    percent,
-    points,
+from pipeline.evaluation.html import badge, details, pairs, section
+from pipeline.evaluation.page_tables import (
+    accuracy_table,
+    aggregator_tables,
+    label_table,
+    other_pairs,
+    paper_comparison,
 )
+from pipeline.evaluation.results import Difference, Finding, Selection
+from pipeline.evaluation.run_facts import RunFacts
+from pipeline.evaluation.style import CSS
+from pipeline.evaluation.table import percent, points
 from sandbox.protocol import Isolation
 
 
@@ -27,14 +28,17 @@ def report_page(
         f"<h1>{escape(title)}</h1>",
         _lead(selection),
         _isolation(facts),
-        _section("What was found", _found(selection)),
-        _section("Problems solved", _accuracy_table(selection)),
+        section("What was found", _found(selection)),
+        section("Problems solved", accuracy_table(selection) + aggregator_tables(selection)),
         *(_figure(*picture) for picture in pictures),
-        _section("Step labels against the truth", _label_table(selection))
+        section("Beside the papers' figures", paper_comparison(selection))
+        if facts.benchmark == "livecodebench"
+        else "",
+        section("Step labels against the truth", label_table(selection))
         if selection.labels
         else "",
-        _section("How to read this", _reading(selection)),
-        _section("What was run", _run(facts)),
+        section("How to read this", _reading(selection)),
+        section("What was run", _run(facts)),
     ]
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
@@ -43,10 +47,6 @@ def report_page(
         + "\n".join(part for part in body if part)
         + "\n</main>\n</body>\n</html>\n"
     )
-
-
-def _section(title: str, content: str) -> str:
-    return f"<section>\n<h2>{escape(title)}</h2>\n{content}\n</section>"
 
 
 def _lead(selection: Selection) -> str:
@@ -93,31 +93,7 @@ def _found(selection: Selection) -> str:
             f"{selection.problems_with_fewer_candidates} problems have fewer than "
             f"{selection.most_candidates} candidates and are judged on what they have."
         )
-    return "<ul>" + "".join(f"<li>{item}</li>" for item in items) + "</ul>" + _others(selection)
-
-
-def _others(selection: Selection) -> str:
-    others = [d for d in selection.differences if not d.planned]
-    if not others:
-        return ""
-    rows = [
-        _row(
-            "td",
-            [
-                escape(selection.method(d.method).title),
-                escape(selection.method(d.baseline).title),
-                points(d.difference),
-                _badge(d.finding),
-            ],
-        )
-        for d in others
-    ]
-    return (
-        f"<details><summary>All {len(others)} other pairs</summary><p>The comparisons above were "
-        "decided before any result. Among all these pairs some intervals leave out 0 by chance "
-        "alone: take them as questions for another run.</p>"
-        f"{_table(_row('th', ['method', 'against', 'points', 'finding']), rows)}</details>"
-    )
+    return "<ul>" + "".join(f"<li>{item}</li>" for item in items) + "</ul>" + other_pairs(selection)
 
 
 _VERB = {
@@ -134,136 +110,13 @@ def _sentence(selection: Selection, difference: Difference) -> str:
         f"<strong>{escape(method.title)}</strong> {_VERB[difference.finding]} "
         f"<strong>{escape(baseline.title)}</strong>: {percent(method.overall.value)} % against "
         f"{percent(baseline.overall.value)} %, {points(difference.difference)} points "
-        f"{_badge(difference.finding)}"
+        f"{badge(difference.finding)}"
     )
-
-
-def _badge(finding: Finding) -> str:
-    return f'<span class="badge {finding.name.lower()}">{finding.value}</span>'
-
-
-def _accuracy_table(selection: Selection) -> str:
-    colour = colours(row.method for row in selection.methods)
-    levels = selection.problems_by_difficulty
-    head = _row(
-        "th",
-        ["method", "overall, %", _scale(selection)]
-        + [f"{escape(level)}<small>n = {n}</small>" for level, n in levels.items()]
-        + ["steps read by"],
-    )
-    rows = [
-        _row(
-            "td",
-            [
-                f'<i class="dot" style="background:{colour[row.method]}"></i>{escape(row.title)}',
-                _cell(row.overall),
-                _strip(row.overall, colour[row.method]),
-                *(_cell(estimate) for estimate in row.by_difficulty.values()),
-                _choice(row),
-            ],
-        )
-        for row in selection.methods
-    ]
-    return _table(head, rows) + _aggregators(selection)
-
-
-def _scale(selection: Selection) -> str:
-    return f"0 to 100 %<small>bar: {100 * selection.confidence:g}% interval</small>"
-
-
-def _strip(estimate: Estimate, colour: str) -> str:
-    """The value as a tick and its interval as a bar, on a scale from 0 to 100 %."""
-    bar = ""
-    if estimate.interval is not None:
-        low, high = 100 * estimate.interval.low, 100 * estimate.interval.high
-        bar = f'<b style="left:{low:.2f}%;width:{high - low:.2f}%;background:{colour}"></b>'
-    tick = f'<u style="left:{100 * estimate.value:.2f}%;background:{colour}"></u>'
-    return f'<div class="strip">{bar}{tick}</div>'
-
-
-def _cell(estimate: Estimate) -> str:
-    text = percent(estimate.value)
-    if estimate.interval is None:
-        return f"{text}<small>one problem</small>"
-    low, high = percent(estimate.interval.low), percent(estimate.interval.high)
-    return f"{text}{_range(low, high)}"
-
-
-def _choice(row: MethodResult) -> str:
-    if row.choice is None:
-        return ""
-    return f"{row.choice.aggregator}<small>{escape(row.choice.reason)}</small>"
-
-
-def _aggregators(selection: Selection) -> str:
-    """What each aggregator would have solved on validation; nothing where nobody was asked."""
-    chosen = [(row.title, row.choice) for row in selection.methods if row.choice is not None]
-    if not any(choice.problems for _, choice in chosen):
-        return ""
-    rows = [
-        _row(
-            "td",
-            [
-                escape(title),
-                *(
-                    f"<strong>{percent(value)}</strong>"
-                    if name is choice.aggregator
-                    else percent(value)
-                    for name, value in choice.validation_accuracy.items()
-                ),
-            ],
-        )
-        for title, choice in chosen
-    ]
-    problems = max(choice.problems for _, choice in chosen)
-    table = _table(_row("th", ["method", *Aggregator]), rows)
-    return (
-        f"<details><summary>How steps are read: all {len(Aggregator)} ways on {problems} validation"
-        f" problems, % solved</summary>{table}</details>"
-    )
-
-
-def _label_table(selection: Selection) -> str:
-    columns: list[tuple[str, Callable[[LabelQuality], str]]] = [
-        ("labels of", lambda q: escape(selection.method(q.method).title)),
-        ("steps<small>really right</small>", lambda q: f"{q.steps:,}<small>{q.right:,}</small>"),
-        ("AUROC", lambda q: _before_after(q.before.auroc, q.after.auroc, q.auroc_change)),
-        ("squared error", lambda q: _before_after(q.before.brier, q.after.brier, q.brier_change)),
-        ("right, labelled below ½", lambda q: _arrow(q.before.missed, q.after.missed)),
-        ("wrong, labelled ½ or more", lambda q: _arrow(q.before.trusted, q.after.trusted)),
-    ]
-    rows = [_row("td", [of(quality) for _, of in columns]) for quality in selection.labels]
-    return _table(_row("th", [name for name, _ in columns]), rows)
-
-
-def _before_after(before: Estimate | None, after: Estimate | None, change: Estimate | None) -> str:
-    """`0.946 → 0.964` with the interval of the change; one value and its own where nothing did."""
-    if before is None or after is None or change is None:
-        return "<small>one class only</small>"
-    if change.value == 0.0:
-        low_high, form, text, note = before.interval, "{:.3f}", f"{before.value:.3f}", ""
-    else:
-        text = f"{before.value:.3f} → {after.value:.3f}"
-        low_high, form, note = change.interval, "{:+.3f}", "change "
-    if low_high is None:
-        return text
-    low, high = (
-        form.format(end).replace("-", "\N{MINUS SIGN}") for end in (low_high.low, low_high.high)
-    )
-    return text + _range(note + low, high)
-
-
-def _range(low: str, high: str) -> str:
-    return f'<small class="range">{low} to {high}</small>'
-
-
-def _arrow(before: int, after: int) -> str:
-    return f"{before:,}" if before == after else f"{before:,} → {after:,}"
 
 
 def _figure(title: str, caption: str, png: bytes) -> str:
     data = base64.b64encode(png).decode("ascii")
-    return _section(
+    return section(
         title,
         f'<figure><img alt="{escape(title)}" src="data:image/png;base64,{data}">'
         f"<figcaption>{escape(caption)}</figcaption></figure>",
@@ -294,31 +147,12 @@ def _run(facts: RunFacts) -> str:
     counts = {label: f"{count:,}" for label, count in {**facts.counts, **judged}.items()}
     options = facts.options()
     quarantined = (
-        f"<h3>Given up, and left out of everything above</h3>{_pairs(facts.quarantined)}"
+        f"<h3>Given up, and left out of everything above</h3>{pairs(facts.quarantined)}"
         if facts.quarantined
         else ""
     )
     return (
-        f'{quarantined}<div class="columns"><div><h3>Counts</h3>{_pairs(counts)}</div>'
-        f"<div><h3>Versions</h3>{_pairs(facts.versions)}</div></div>"
-        f"<details><summary>All {len(options)} options of this run</summary>"
-        f"{_pairs(options)}</details>"
+        f'{quarantined}<div class="columns"><div><h3>Counts</h3>{pairs(counts)}</div>'
+        f"<div><h3>Versions</h3>{pairs(facts.versions)}</div></div>"
+        + details(f"All {len(options)} options of this run", pairs(options))
     )
-
-
-def _pairs(rows: Mapping[str, str]) -> str:
-    return _table(
-        "", [_row("td", [escape(key), escape(value)]) for key, value in rows.items()], kind="pairs"
-    )
-
-
-def _table(head: str, rows: Sequence[str], kind: str = "figures") -> str:
-    thead = f"<thead>{head}</thead>" if head else ""
-    return (
-        f'<div class="scroll"><table class="{kind}">{thead}'
-        f"<tbody>{''.join(rows)}</tbody></table></div>"
-    )
-
-
-def _row(tag: str, cells: Sequence[str]) -> str:
-    return "<tr>" + "".join(f"<{tag}>{cell}</{tag}>" for cell in cells) + "</tr>"

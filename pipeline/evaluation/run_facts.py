@@ -12,7 +12,8 @@ from sandbox.protocol import Isolation
 class RunFacts:
     """`counts` in the order to show them (label -> number); `verdicts` counts all programs that
     were executed by what isolated them; `versions` maps packages, and the commit, to versions;
-    `quarantined` says of problems that were given up, and in which stage, why."""
+    `quarantined` says of problems that were given up, and in which stage, why; `benchmark` is the
+    kind of the problems."""
 
     name: str
     config: BaseModel
@@ -20,6 +21,7 @@ class RunFacts:
     verdicts: Mapping[Isolation, int]
     versions: Mapping[str, str]
     quarantined: Mapping[str, str] = field(default_factory=dict[str, str])
+    benchmark: str = ""
 
     @property
     def unsafe(self) -> bool:

@@ -10,6 +10,7 @@ from rich.console import Console
 from pipeline.config import ArmConfig, Correction, EvaluationConfig, Targets
 from pipeline.evaluation.evaluate import KnownLabels, ScoredSplit, evaluate
 from pipeline.evaluation.page import report_page
+from pipeline.evaluation.paper import paper_table
 from pipeline.evaluation.plots import best_of_n_plot, colours, label_quality_plot, training_plot
 from pipeline.evaluation.report import write_report
 from pipeline.evaluation.run_facts import RunFacts, TrainingPoint
@@ -149,6 +150,56 @@ def test_unsafe_verdicts_are_a_loud_box_and_isolated_ones_are_not(selection):
     unsafe = facts({Isolation.NONE: 7, Isolation.DOCKER: 3})
     assert "7 of 10 verdicts" in report_page(selection, unsafe, [])
     assert "No isolation" not in report_page(selection, DOCKER, [])
+
+
+LIVECODEBENCH = dataclasses.replace(DOCKER, benchmark="livecodebench")
+
+
+@pytest.fixture(scope="module")
+def by_difficulty():
+    """20 problems, half of them easy, on which only corrected labels find the right program."""
+    candidates = [
+        Candidate(f"p{p}", f"p{p}-{right}", "easy" if p % 2 else "hard", right)
+        for p in range(20)
+        for right in (True, False)
+    ]
+    scores = {
+        arm.name: {
+            c.solution_id: ((0.9,) if c.passed == (arm.name == "prm_corrected") else (0.1,))
+            for c in candidates
+        }
+        for arm in ARMS
+    }
+    return evaluate(ARMS, ScoredSplit(candidates, scores), config=CONFIG)
+
+
+def test_the_papers_table_stands_beside_ours_where_the_problems_are_livecodebench(by_difficulty):
+    console = Console(width=80, file=io.StringIO(), record=True)
+    console.print(paper_table(by_difficulty))
+    text = " ".join(console.export_text().split())
+    for method, figures in {
+        "o4-mini-high": ("100.0 / 50.0", "89.7 / -", "57.4 / 50.0", "77.1 / 50.0"),
+        "ORM": ("100.0 / 0.0", "89.7 / -", "62.3 / 0.0", "79.4 / 0.0"),
+        "PRM-CoF": ("100.0 / 0.0", "92.3 / -", "62.3 / 0.0", "80.2 / 0.0"),
+        "DreamPRM-Code": ("100.0 / 100.0", "92.3 / -", "63.9 / 100.0", "80.9 / 100.0"),
+    }.items():
+        assert " ".join(figures) in text.split(f" {method} / ")[1]
+    page = report_page(by_difficulty, LIVECODEBENCH, [])
+    assert "92.3 / -" in page
+    assert "131 problems" in page
+    assert "131 problems" not in report_page(by_difficulty, DOCKER, [])
+
+
+def test_every_aggregator_is_shown_on_validation_and_on_test_apart(selection):
+    page = report_page(selection, DOCKER, [])
+    validation, test = page.split("How steps are read: all 5 ways on 20 validation")[1].split(
+        "The same on the 40 test problems"
+    )
+    for text in (validation, test):
+        assert "<th>log_odds</th>" in text
+    row = selection.method("prm_soft")
+    assert f"{100 * row.by_aggregator['mean'].value:.1f}" in test
+    assert list(selection.method("orm").by_aggregator) == ["last"]
 
 
 def test_a_name_with_markup_in_it_is_shown_and_not_obeyed(selection):
