@@ -312,7 +312,9 @@ def _policy_pool(policy: PolicyConfig, pool: PoolConfig) -> Row:
         "compute": ActorPoolStrategy(
             min_size=pool.min_size,
             max_size=pool.max_size,
-            max_tasks_in_flight_per_actor=pool.parts_in_flight,
+            # Parts that wait at an actor are what Ray Data grows a pool by: beyond 1.75 times those
+            # that are worked on. With as many as these alone, no pool ever grew.
+            max_tasks_in_flight_per_actor=2 * pool.parts_in_flight,
             max_concurrent_calls_per_actor=pool.parts_in_flight,
         ),
         "num_cpus": pool.cpus,
