@@ -12,32 +12,50 @@ from pathlib import Path
 
 # In order of import.
 _SHIPPED = (
-    *("frames", "nodes", "values", "child", "meter", "syscalls", "sweep", "gate", "watch"),
-    "runner",
+    *("frames", "nodes", "values", "warm", "child", "rehearsal", "meter", "syscalls", "sweep"),
+    *("gate", "watch", "runner"),
 )
 
+# To compile leaves a heap full of holes, whose pages every later fork would copy: so a process that
+# is forked for it compiles, and hands over code objects.
 _LOADER = """
 import sys
 sys.path[:] = filter(None, sys.path)
-import json, os, struct, types
-def receive(count):
+import marshal, os, types
+def receive(descriptor, count):
     chunks = []
     while count:
-        chunk = os.read(0, min(count, 1 << 16))
+        chunk = os.read(descriptor, min(count, 1 << 16))
         if not chunk:
             os._exit(0)
         chunks.append(chunk)
         count -= len(chunk)
     return b"".join(chunks)
-cargo = json.loads(receive(struct.unpack(">I", receive(4))[0]))
+compiled, compiler = os.pipe()
+if os.fork() == 0:
+    import json
+    cargo = json.loads(receive(0, int.from_bytes(receive(0, 4), "big")))
+    for name, source in cargo["modules"].items():
+        cargo["modules"][name] = compile(source, "sandbox." + name, "exec", optimize=2)
+    body = memoryview(marshal.dumps(cargo))
+    body = memoryview(len(body).to_bytes(4, "big") + body)
+    while body:
+        body = body[os.write(compiler, body) :]
+    os._exit(0)
+os.close(compiler)
+cargo = marshal.loads(receive(compiled, int.from_bytes(receive(compiled, 4), "big")))
+os.close(compiled)
+os.wait()
 sys.modules["sandbox"] = types.ModuleType("sandbox")
-for name, source in cargo["modules"].items():
+for name, code in cargo["modules"].items():
     name = "sandbox." + name
     module = sys.modules[name] = types.ModuleType(name)
-    exec(compile(source, name, "exec"), module.__dict__)
+    exec(code, module.__dict__)
 for name in [name for name in sys.modules if name.partition(".")[0] == "sandbox"]:
     del sys.modules[name]
-module.serve(**cargo["options"])
+options = cargo["options"]
+del cargo, code
+module.serve(**options)
 """
 
 # -s: no user's packages on the path (nor, see above, the current directory); -B: no .pyc files.

@@ -20,7 +20,7 @@ from functools import partial
 from io import TextIOWrapper
 from typing import Any, NamedTuple, NoReturn
 
-from sandbox import nodes, values
+from sandbox import nodes, values, warm
 
 CHANNEL = 3  # the one descriptor beyond stdin, stdout and stderr
 OPEN_FILES = 128  # at once, for gate, stem and child alike
@@ -34,18 +34,11 @@ MEMORY = b"M"  # MemoryError
 RESULT = b"R"  # what the entry point returned, in the form of `values`
 
 _PR_SET_PDEATHSIG = 1
-_PR_SET_DUMPABLE = 4
 _PR_SET_CHILD_SUBREAPER = 36
 
 # Address space beyond the memory limit. Resident memory decides MLE; reserved but untouched memory
 # (a 512 MB stack for a recursive thread, numpy's arenas) is an honest idiom.
 _RESERVE_MB = 768
-
-_COMMON_MODULES = (
-    *("array", "bisect", "cmath", "collections", "copy", "dataclasses", "datetime", "decimal"),
-    *("enum", "fractions", "functools", "heapq", "io", "itertools", "json", "math", "operator"),
-    *("queue", "random", "re", "statistics", "string", "threading", "time", "typing"),
-)
 
 libc = ctypes.CDLL(None, use_errno=True)
 
@@ -88,24 +81,22 @@ def become(
     for source, target in ((stdin, 0), (stdout, 1), (null, 2), (channel, CHANNEL)):
         os.dup2(source, target)
     os.closerange(CHANNEL + 1, OPEN_FILES)
-    global _is_judged
-    _is_judged = True
     if uid is not None:
         # Where memory runs out, the kernel is to take the test and not its stem.
         badness = os.open("/proc/self/oom_score_adj", os.O_WRONLY)
         os.write(badness, b"1000")
         os.close(badness)
         os.setresgid(uid, uid, uid)
+        # From here on /proc/self is root's, and none can trace the process. /dev/stdin can be opened
+        # all the same: the pipe is its own (`runner.py`).
         os.setresuid(uid, uid, uid)
-        # Without it the kernel gives /proc/self to root, and /dev/stdin cannot be opened.
-        libc.prctl(_PR_SET_DUMPABLE, 1, 0, 0, 0)
     else:
         die_with_parent()  # no container: no stem, no test
     os.chdir(directory)
-    gc.enable()
+    warm.become_program()
     if work.entry_point is None:
         _report(READY, b"")
-        os._exit(_run_program(_compiled(work)))
+        os._exit(run_program(_compiled(work)))
     test = _read_to_end(0)
     os.dup2(2, 0)  # /dev/null: a call has no input
     arguments = None if test[:1] == b"S" else values.decode(test[1:])
@@ -129,7 +120,8 @@ def _compiled(work: Work) -> Work:
     return work._replace(prelude=prelude, code=code)
 
 
-def _run_program(work: Work) -> int:
+def run_program(work: Work) -> int:
+    """Run compiled work as `python3 program.py` would; returns its exit code."""
     main = types.ModuleType("__main__")
     main.__dict__.update(__builtins__=builtins, __file__="program.py")
     return _execute(work, main)
@@ -205,8 +197,8 @@ def _execute(work: Work, module: types.ModuleType, call: Any = None) -> int:
         _report(RAISED, _one_line(error))
         exit_code = 1
     try:
-        if _thread._count():
-            threading._shutdown()  # type: ignore[attr-defined]
+        if _thread._count() and (threading := sys.modules.get("threading")):
+            threading._shutdown()
         atexit._run_exitfuncs()
         _flush(sys.stdout, stdout)
         module.__dict__.clear()  # closes, and so flushes, what the program left open
@@ -282,37 +274,3 @@ def _read_to_end(descriptor: int) -> bytes:
     while chunk := os.read(descriptor, 1 << 16):
         chunks.append(chunk)
     return b"".join(chunks)
-
-
-def _import_warm() -> list[dict[str, Any]]:
-    """Import what programs import most, so that every child has it already.
-
-    Returns the fork hooks that the modules wished to register. Between gate, stem and child they
-    would do nothing but cost half a millisecond: there is one thread, and `random` is to start from
-    the same state in every test.
-    """
-    hooks: list[dict[str, Any]] = []
-    register = os.register_at_fork
-    os.register_at_fork = lambda **hook: hooks.append(hook)
-    try:
-        for module in _COMMON_MODULES:
-            __import__(module)
-    finally:
-        os.register_at_fork = register
-    sys.modules["random"].seed(0)
-    return hooks
-
-
-def _before_fork() -> None:
-    """The first fork of a judged program registers the hooks, in time for that very fork. Doing
-    it in every child would copy thirty pages in each."""
-    if _is_judged:
-        while _fork_hooks:
-            os.register_at_fork(**_fork_hooks.pop(0))
-
-
-_is_judged = False
-_fork_hooks = _import_warm()
-import threading  # noqa: E402 - only now, or its fork hook would be there already
-
-os.register_at_fork(before=_before_fork)

@@ -14,6 +14,7 @@ else here: so this side does as little as it can between two forks, and the runn
 forks, does the rest.
 """
 
+import gc
 import marshal
 import os
 import resource
@@ -23,7 +24,7 @@ import sys
 import traceback
 from typing import NamedTuple, NoReturn
 
-from sandbox import child, sweep
+from sandbox import child, rehearsal, sweep
 
 # --- orders: runner -> gate and stem -----------------------------------------------------------
 
@@ -111,6 +112,8 @@ def open_gate(box: str, uids: range | None) -> Orders:
             null = os.open(os.devnull, os.O_RDWR)
             for descriptor in (0, 1):  # the judge's stream is the runner's
                 os.dup2(null, descriptor)
+            rehearsal.rehearse()
+            gc.freeze()
             _Gate(gates_orders, gates_events, box, uids, null).serve()
             status = 0
         except EOFError:

@@ -133,7 +133,7 @@ for line in sys.stdin:
 
 def _warm_modules() -> list[str]:
     """Asked in a process of its own: the child's side warms whoever imports it."""
-    code = "from sandbox.child import _COMMON_MODULES; print(*_COMMON_MODULES)"
+    code = "from sandbox.warm import MODULES; print(*MODULES)"
     return subprocess.check_output([sys.executable, "-c", code], text=True).split()
 
 

@@ -50,7 +50,8 @@ def test_the_suite_covers_every_kind_of_attack_under_distinct_names() -> None:
 # A word that only the other program, or the other test, knows; the searcher cannot spell it.
 _SECRET = "zs" + "7c0d5e1b"
 _SEARCH = """
-import re
+import ctypes, re
+ctypes.CDLL(None).prctl(4, 1, 0, 0, 0)  # PR_SET_DUMPABLE: /proc/self is its own
 found = set()
 with open('/proc/self/maps') as maps, open('/proc/self/mem', 'rb', 0) as memory:
     for line in maps:

@@ -84,7 +84,8 @@ _SEARCHES = {
                 todo += gc.get_referents(thing)
         print(*found)""",
     "answer_sought_in_memory": """
-        import re
+        import ctypes, re
+        ctypes.CDLL(None).prctl(4, 1, 0, 0, 0)  # PR_SET_DUMPABLE: /proc/self is its own
         found = []
         with open('/proc/self/maps') as maps, open('/proc/self/mem', 'rb', 0) as memory:
             for line in maps:

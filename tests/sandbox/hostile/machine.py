@@ -20,6 +20,7 @@ _MEMORY_IN_DOCKER = {
         time.sleep(60)""",
     "memory_in_files_of_no_process": """
         import os
+        import ctypes; ctypes.CDLL(None).prctl(4, 1, 0, 0, 0)  # PR_SET_DUMPABLE: /proc/self is its own
         open('/proc/self/oom_score_adj', 'w').write('0')
         for i in range(60):
             fd = os.memfd_create(str(i))
@@ -27,6 +28,7 @@ _MEMORY_IN_DOCKER = {
         print(10)""",
     "memory_held_by_a_tiny_process": """
         import os, time
+        import ctypes; ctypes.CDLL(None).prctl(4, 1, 0, 0, 0)  # PR_SET_DUMPABLE: /proc/self is its own
         open('/proc/self/oom_score_adj', 'w').write('0')
         fds = [os.memfd_create(str(i), 0) for i in range(60)]
         for fd in fds: os.set_inheritable(fd, True)
@@ -35,6 +37,7 @@ _MEMORY_IN_DOCKER = {
             for _ in range(30): os.write(fd, bytes(1 << 20))""",
     "memory_in_socket_buffers": """
         import os, socket, time
+        import ctypes; ctypes.CDLL(None).prctl(4, 1, 0, 0, 0)  # PR_SET_DUMPABLE: /proc/self is its own
         open('/proc/self/oom_score_adj', 'w').write('0')
         def fill():
             held = []
@@ -110,7 +113,8 @@ _VERDICT = "\nprint(won or 10)"
 
 _STOPPED = {
     "oom_score_made_immune": """
-        import os
+        import ctypes, os
+        ctypes.CDLL(None).prctl(4, 1, 0, 0, 0)
         score = os.open('/proc/self/oom_score_adj', os.O_WRONLY)
         try: os.write(score, b'-1'); print('immune')
         except OSError: print(10)""",
