@@ -22,6 +22,7 @@ from pipeline.evaluation.results import Selection
 from pipeline.evaluation.table import selection_table
 from pipeline.files import StoreError, is_local, write_atomically
 from pipeline.lock import StageLocked
+from pipeline.metrics import metered
 from pipeline.plan import InputMissing, Plan, make_plan
 from pipeline.prm.data import TrainingDataError
 from pipeline.prm.trainer import TrainingFailedError
@@ -57,7 +58,13 @@ def run(
     retry_quarantined: bool = False,
 ) -> Selection | None:
     """The story: from problems to a chosen program. Gives the selection where it was evaluated."""
-    retry = retry_quarantined
+    with metered(config, observer) as observed:
+        return _tell(config, stages, observed, retry=retry_quarantined)
+
+
+def _tell(
+    config: PipelineConfig, stages: Sequence[str], observer: Observer, *, retry: bool
+) -> Selection | None:
     plan = make_plan(config)
     write_manifest(plan)
 

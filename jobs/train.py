@@ -23,7 +23,7 @@ from pipeline.files import StoreError
 from pipeline.prm.data import TrainingDataError, example_files
 from pipeline.prm.results import TrainedPRM
 from pipeline.prm.trainer import TrainingFailedError, train_prms
-from pipeline.progress import Observer, Progress
+from pipeline.progress import Observer
 from pipeline.settings import ConfigError, load_config, options
 
 EXPECTED = (
@@ -53,13 +53,8 @@ def train(
             training,
             example_files(examples),
             {arm.name: str(out / arm.name) for arm in training.arms},
-            lambda now: observer.progress(
-                Progress(
-                    now.arm, now.step, now.total, "optimizer steps",
-                    detail=f"loss {now.loss:.3f}, {now.solutions_per_s:,.0f} solutions/s",
-                )
-            ),
-        )  # fmt: skip
+            lambda now: observer.progress(flow.training_progress(now)),
+        )
 
 
 def results_table(results: dict[str, TrainedPRM]) -> Table:

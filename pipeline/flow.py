@@ -6,6 +6,7 @@ resumes it after a crash, and scales it to more actors. Policy actors and sandbo
 stage are two pools of one streaming pipeline: a part is executed as soon as it is sampled.
 """
 
+import dataclasses
 import os
 import secrets
 from collections.abc import Sequence
@@ -23,7 +24,7 @@ from pipeline.journal import JournalError
 from pipeline.lock import stage_lock
 from pipeline.plan import Plan, held_out_parts, training_parts
 from pipeline.policies.protocol import PolicyError
-from pipeline.prm.trainer import train_prms
+from pipeline.prm.trainer import TrainingProgress, train_prms
 from pipeline.progress import Observer, Progress
 from pipeline.records import Role
 from pipeline.rounds import Rounds, StageFailed, working_on
@@ -206,13 +207,22 @@ def train(cluster: Cluster, plan: Plan, roles: dict[int, Role], observer: Observ
             training.model_copy(update={"arms": tuple(unfinished)}),
             plan.examples.paths(training_parts(roles)),
             {arm.name: plan.prm_directory(arm) for arm in unfinished},
-            lambda now: observer.progress(
-                Progress(
-                    now.arm, now.step, now.total, "optimizer steps",
-                    detail=f"loss {now.loss:.3f}, {now.solutions_per_s:,.0f} solutions/s",
-                )
-            ),
-        )  # fmt: skip
+            lambda now: observer.progress(training_progress(now)),
+        )
+
+
+def training_progress(now: TrainingProgress) -> Progress:
+    """A step of a training, for people and for curves."""
+    measured = {"solutions_per_s": now.solutions_per_s, **dataclasses.asdict(now.row)}
+    del measured["step"], measured["epoch"]
+    return Progress(
+        now.arm,
+        now.step,
+        now.total,
+        "optimizer steps",
+        detail=f"loss {now.row.loss:.3f}, {now.solutions_per_s:,.0f} solutions/s",
+        figures={name: value for name, value in measured.items() if value is not None},
+    )
 
 
 def _is_trained(directory: str) -> bool:

@@ -1,15 +1,20 @@
 """What a run tells about itself while it works. Stages report facts; a front end shows them."""
 
 import threading
-from collections.abc import Iterator, Sequence
+import time
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from pipeline.files import StoreError
+from pipeline.part_file import Tally
 from pipeline.survey import Survey
 
 POLL_S = 0.5
+SHARE = 0.05
+"""Of the driver's time, at most so much goes into looking: a look costs what the parts are many."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +27,8 @@ class Progress:
     unit: str
     rows: int = 0
     detail: str = ""
+    figures: Mapping[str, float] = field(default_factory=dict[str, float])
+    """What else is measured, for curves: losses, tokens, dollars, outcomes by kind."""
 
 
 class Observer(Protocol):
@@ -56,6 +63,7 @@ def watched(
                 so_far.total + len(set(indices)),
                 "parts",
                 so_far.rows + sum(part.rows for part in there.values()),
+                figures=_figures(part.tally for part in there.values()),
             )
         for progress in found.values():
             observer.progress(progress)
@@ -66,8 +74,11 @@ def watched(
             look()
 
     def watch() -> None:
-        while not stopped.wait(POLL_S):
+        took = 0.0
+        while not stopped.wait(max(POLL_S, took / SHARE)):
+            started = time.monotonic()
             look_if_possible()
+            took = time.monotonic() - started
 
     look_if_possible()
     thread = threading.Thread(target=watch, name="progress", daemon=True)
@@ -78,3 +89,11 @@ def watched(
         stopped.set()
         thread.join()
         look_if_possible()
+
+
+def _figures(tallies: Iterable[Tally]) -> dict[str, float]:
+    figures = Counter[str]()
+    for tally in tallies:
+        figures.update(tally.sums)  # pyright: ignore[reportArgumentType] (it adds floats as well)
+        figures.update({f"outcomes/{kind}": count for kind, count in tally.counts.items()})
+    return {name: float(value) for name, value in figures.items()}

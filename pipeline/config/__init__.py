@@ -5,6 +5,7 @@ The sections follow the story: problems, policy, sampling, sandbox, rollouts, tr
 `pipeline.settings.load_config` reads them from YAML with command-line overrides.
 """
 
+from enum import StrEnum
 from typing import Annotated, Self
 
 from pydantic import Field, model_validator
@@ -83,10 +84,19 @@ __all__ = [
     "Section",
     "SplitsConfig",
     "Targets",
+    "Tracker",
     "TrainingConfig",
     "VLLMPolicy",
     "price_of",
 ]
+
+
+class Tracker(StrEnum):
+    """Who draws the curves of a run."""
+
+    TENSORBOARD = "tensorboard"
+    WANDB = "wandb"
+    MLFLOW = "mlflow"
 
 
 class PipelineConfig(Section):
@@ -99,6 +109,10 @@ class PipelineConfig(Section):
     (s3://bucket/prefix, gs://, abfss://, or of an fsspec client that is installed on all nodes)."""
     output: str = "runs"
     """Where a run's log, models and report are written."""
+    metrics: tuple[Tracker, ...] = (Tracker.TENSORBOARD,)
+    """Where the run's curves go (rows, rates, outcomes, tokens, dollars, losses): `tensorboard`,
+    event files in `<output>/<name>/metrics/`; `wandb` and `mlflow`, where they are installed, which
+    take server, project and key from their own environment variables."""
     problems: ProblemsConfig
     splits: SplitsConfig = SplitsConfig()
     policy: PolicyConfig

@@ -18,8 +18,9 @@ import ray.train
 import ray.train.torch
 
 from pipeline.config import ArmConfig, Correction, Targets, TrainingConfig
+from pipeline.folders import local_folder
 from pipeline.prm.data import TrainingDataError, read_examples
-from pipeline.prm.results import TrainedPRM, finished
+from pipeline.prm.results import HistoryRow, TrainedPRM, finished
 from pipeline.records import content_hash
 
 POLL_S = 0.5
@@ -39,8 +40,9 @@ class TrainingProgress:
     arms: int
     step: int
     total: int
-    loss: float
     solutions_per_s: float
+    row: HistoryRow
+    """What that step gave."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,17 +59,19 @@ class _Board:
     """Where the first worker writes how far it is, and the driver reads it."""
 
     def __init__(self) -> None:
-        self._progress: TrainingProgress | None = None
+        self._steps: list[TrainingProgress] = []
         self._failure: str | None = None
 
     def publish(self, progress: TrainingProgress) -> None:
-        self._progress = progress
+        self._steps.append(progress)
 
     def fail(self, message: str) -> None:
         self._failure = message
 
-    def progress(self) -> TrainingProgress | None:
-        return self._progress
+    def take(self) -> list[TrainingProgress]:
+        """The steps since the last time."""
+        steps, self._steps = self._steps, []
+        return steps
 
     def failure(self) -> str | None:
         return self._failure
@@ -82,8 +86,8 @@ def train_prms(
     """Train every arm of `config` on Example shards; Ray must have been started.
 
     `storage` names a directory (or fsspec URI that all nodes reach) for each arm. `on_progress` is
-    called from a thread of its own, about twice a second. Finished arms are only looked up; without
-    any other, no worker is started.
+    called for every step, by a thread of its own that looks for new ones about twice a second.
+    Finished arms are only looked up; without any other, no worker is started.
 
     Raises TrainingDataError for data that cannot train what was asked for, and for a loss that is
     no longer finite; TrainingFailedError where workers died more often than is tolerated.
@@ -140,16 +144,13 @@ def _run(job: _Job, on_progress: Callable[[TrainingProgress], None]) -> None:
 
 @contextmanager
 def _reporting(board: Any, on_progress: Callable[[TrainingProgress], None]) -> Iterator[None]:
-    """While open, hand the board's progress on to the callback."""
+    """While open, hand the board's steps on to the callback."""
     stopped = threading.Event()
-    last: TrainingProgress | None = None
 
     def look() -> None:
-        nonlocal last
-        progress: TrainingProgress | None = ray.get(board.progress.remote())  # pyright: ignore[reportAssignmentType]
-        if progress is not None and progress != last:
-            last = progress
-            on_progress(progress)
+        steps: list[TrainingProgress] = ray.get(board.take.remote())  # pyright: ignore[reportAssignmentType]
+        for step in steps:
+            on_progress(step)
 
     def watch() -> None:
         while not stopped.wait(POLL_S):
@@ -193,13 +194,14 @@ def _train_arms(job: _Job, board: Any) -> None:
     context = ray.train.get_context()
     device = ray.train.torch.get_device()
     ranks = Ranks(context.get_world_rank(), context.get_world_size(), device)
+    model = job.config.model
+    found = model.model_copy(update={"base": local_folder(model.base)})
+    config = job.config.model_copy(update={"model": found})
     if job.config.threads_per_worker:
         torch.set_num_threads(job.config.threads_per_worker)
     # Read before the first arm, so that all ranks agree on which arms are done.
     done = _finished_arms(job)
-    data = prepare(
-        read_examples(job.examples, job.config), Encoder(build_tokenizer(job.config.model))
-    )
+    data = prepare(read_examples(job.examples, config), Encoder(build_tokenizer(config.model)))
     for arm_index, arm in enumerate(job.config.arms):
         if arm.name in done:
             continue
@@ -213,13 +215,13 @@ def _train_arms(job: _Job, board: Any) -> None:
                         len(job.config.arms),
                         report.row.step + 1,
                         report.total,
-                        report.row.loss,
                         report.solutions_per_s,
+                        report.row,
                     )
                 )
 
         loss = ArmTraining(
-            job.config,
+            config,
             arm,
             data,
             job.storage[arm.name],
