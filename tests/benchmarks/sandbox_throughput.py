@@ -2,13 +2,15 @@
 
 `python -m tests.benchmarks.sandbox_throughput [--programs N] [--json]`
 
-- `fork_server`: an ordinary process on the host compiles each program once, forks per test, with
-  fresh pipes for standard input and output, and waits: the limit of what a sandbox that forks per
-  test can reach. It has no uid, no limits, no directory, no clock, and believes what it reads;
+- `docker`, `docker_2_slots`: ours; `ray`: an actor with one slot, called program by program, against
+  `docker` in the same rounds;
+- `process`: ours on the host, as a mere process: the same fork server, with its clock and limits,
+  without a container. `docker_of_process` is what the container and a uid per test leave of it;
+- `fork_server`: the floor below any design that forks per test. A loop on the host compiles each
+  program once, forks, feeds, reads, waits. It has no limit, no directory, no clock to stop a test
+  by, no process between the program and itself, and believes what it reads;
 - `warm_fork_server`: the same with the modules imported that ours keeps warm for programs, which
   makes every fork dearer and spares a program their import;
-- `docker`, `docker_2_slots`, `process`: ours; `ray`: an actor with one slot, called program by
-  program, against `docker` in the same rounds;
 - `bare_process`: `python3 program.py` per test, on the host;
 - `docker_exec`, `docker_run`: `docker exec` per test into a warm container, `docker run` per test.
 
@@ -270,6 +272,9 @@ def measure(programs: int) -> dict[str, float]:
                     figures[f"{name}_of_{limit}_{tests}_tests"] = _ratio(
                         rates[f"{name}_{tests}_tests"], rates[f"{limit}_{tests}_tests"]
                     )
+            figures[f"docker_of_process_{tests}_tests"] = _ratio(
+                rates[f"docker_{tests}_tests"], rates[f"process_{tests}_tests"]
+            )
         for name in slow:
             figures[f"docker_of_{name}"] = _ratio(rates["docker_10_tests"], rates[name])
         figures["ray_of_docker_10_tests"] = _ratio(rates["ray_10_tests"], rates["docker_10_tests"])
