@@ -19,13 +19,11 @@ from pipeline.config import OpenAIPolicy
 from pipeline.journal import Journal
 from pipeline.object_journal import ObjectJournal
 from pipeline.policies import openai_wire
-from pipeline.policies.budget import Budget
-from pipeline.policies.ledger import Ledger
-from pipeline.policies.openai_client import FAILURES, Connection
+from pipeline.policies.openai_client import FAILURES
+from pipeline.policies.openai_model import OpenAIModel
 from pipeline.policies.openai_post import Post
 from pipeline.policies.openai_wire import Answer, Usage
-from pipeline.policies.own_loop import OwnLoop
-from pipeline.policies.paid_answers import Call, PaidAnswers, Slot, calls_of, to_response
+from pipeline.policies.paid_answers import Call, Slot, calls_of, to_response
 from pipeline.policies.protocol import (
     PolicyError,
     PolicyRequest,
@@ -40,44 +38,24 @@ _LANES = 4
 that wait for each other, and few enough for the garbage collector."""
 
 
-class OpenAI:
+class OpenAI(OpenAIModel):
     """An OpenAI model as a policy.
 
     A prompt that is too long, or that the server's filter rejects, is an answer (`LENGTH`,
     `FILTERED`), as a refusal is; so is a truncated one. One that the server does not take for
-    another reason is unanswerable. `Prompt.prefill` is ignored.
+    another reason is unanswerable.
 
-    The budget is one for all processes that share the journal's directory, and holds over reruns.
     The rate limits are those of this process. Two processes that ask the same at the same moment
     may both pay for it; what another has paid for before is found.
     """
 
-    continues_prefill = False
-
     def __init__(self, config: OpenAIPolicy, journal: Journal | ObjectJournal) -> None:
-        self._config = config
-        self._answers = PaidAnswers(journal)
-        self._connection = Connection(config)
-        self._budget = Budget(config.budget_usd, Ledger(f"{journal.directory}/spending"))
+        super().__init__(config, journal)
         self._rate = RateLimit(config.requests_per_minute, config.tokens_per_minute)
         self._in_flight = asyncio.Semaphore(config.requests_in_flight)
         self._same: weakref.WeakValueDictionary[Slot, asyncio.Lock] = weakref.WeakValueDictionary()
-        self._calls: dict[Slot, asyncio.Task[PolicyResponse]] = {}
+        self._sent: dict[Slot, asyncio.Task[PolicyResponse]] = {}
         self._answered = self._completion_tokens = 0
-        self._closed = False
-        self._loop = OwnLoop("openai")
-
-    @property
-    def spent_usd(self) -> float:
-        """Dollars spent through this journal."""
-        return self._budget.spent_usd()
-
-    def preflight(self) -> None:
-        """Ask for the model before anything is spent; the first paid call does so by itself.
-
-        Raises PolicyError that names a missing or bad key, or an unknown or retired model.
-        """
-        self._loop.submit(self._connection.client()).result()
 
     def prepare(
         self, requests: Sequence[PolicyRequest], progress: Callable[[int, int], None]
@@ -89,9 +67,7 @@ class OpenAI:
     async def complete(self, requests: Sequence[PolicyRequest]) -> AsyncIterator[PolicyResponse]:
         """Every answer, as it finishes. Raises PolicyError, of which BudgetExhausted is one, and
         UnanswerableRequest, both when the calls in flight for these requests are recorded."""
-        if self._closed:
-            raise PolicyError("this OpenAI policy is closed")
-        calls = list(calls_of(self._config, requests))
+        calls = self._calls(requests)
         answers = self._loop.as_they_finish(
             (self._sample(call) for call in calls),
             at_once=_LANES * self._config.requests_in_flight,
@@ -105,26 +81,17 @@ class OpenAI:
             await asyncio.wrap_future(self._loop.submit(self._recorded(calls)))
             raise
 
-    def close(self) -> None:
-        """Wait for the calls in flight, which are paid, and end."""
-        if self._closed:
-            return
-        self._closed = True
-        self._loop.submit(self._end()).result()
-        self._loop.stop()
-        self._answers.close()
-
     async def _sample(self, call: Call) -> PolicyResponse:
         slot, key = call.slot, call.request.key
         lock = self._same.setdefault(slot, asyncio.Lock())
         async with lock:  # two equal requests at once: the second finds the first one's record
-            if slot not in self._answers and slot not in self._calls:
+            if slot not in self._answers and slot not in self._sent:
                 await self._answers.refresh()
             if (recorded := self._answers.get(slot, key)) is not None:
                 return recorded
-            if slot not in self._calls:
+            if slot not in self._sent:
                 await self._start(call)
-            return dataclasses.replace(await asyncio.shield(self._calls[slot]), key=key)
+            return dataclasses.replace(await asyncio.shield(self._sent[slot]), key=key)
 
     async def _start(self, call: Call) -> None:
         """Wait for a turn and for budget, which can be cancelled; then send the call, which
@@ -137,7 +104,7 @@ class OpenAI:
             self._in_flight.release()
             raise
         task = asyncio.create_task(self._pay(post, call, guess))
-        self._calls[call.slot] = task
+        self._sent[call.slot] = task
         task.add_done_callback(lambda task: self._over(call.slot, task))
 
     async def _admit(self, call: Call) -> float:
@@ -215,17 +182,15 @@ class OpenAI:
 
     async def _recorded(self, calls: Sequence[Call]) -> None:
         """Wait for those of the calls that are in flight, and record what was spent."""
-        while tasks := [self._calls[call.slot] for call in calls if call.slot in self._calls]:
+        while tasks := [self._sent[call.slot] for call in calls if call.slot in self._sent]:
             await asyncio.wait(tasks)
         await self._budget.record()
 
     def _over(self, slot: Slot, call: asyncio.Task[PolicyResponse]) -> None:
-        del self._calls[slot]
+        del self._sent[slot]
         if not call.cancelled():
             call.exception()  # its asker may be gone: seen here, it is not reported as lost
 
-    async def _end(self) -> None:
-        if self._calls:
-            await asyncio.wait(self._calls.values())
-        await self._budget.close()
-        await self._connection.close()
+    async def _in_flight_over(self) -> None:
+        if self._sent:
+            await asyncio.wait(self._sent.values())

@@ -16,7 +16,7 @@ from pipeline.config import OpenAIPolicy
 from pipeline.policies import openai_wire
 from pipeline.policies.openai_post import Post
 from pipeline.policies.protocol import PolicyError
-from pipeline.policies.retries import GARBLED, with_retries
+from pipeline.policies.retries import GARBLED, is_untrusted, with_retries
 
 FAILURES = (openai.OpenAIError, *GARBLED)
 """All that a call to the server may raise."""
@@ -52,7 +52,11 @@ class Connection:
         status = f"{error.status_code} " if isinstance(error, openai.APIStatusError) else ""
         if isinstance(error, openai.APIStatusError) and error.status_code == 401:
             status += "the key in OPENAI_API_KEY was refused: "
-        return without_key(f"{status}{error}")
+        if is_untrusted(error):
+            status += "no trusted certificate (SSL_CERT_FILE may name one to trust): "
+        # The SDK says of a connection only that it failed, and its transport why.
+        cause = error.__cause__ if isinstance(error, openai.APIConnectionError) else None
+        return without_key(f"{status}{error}{f' {cause}' if cause else ''}")
 
     async def close(self) -> None:
         if self._open is not None:

@@ -78,12 +78,18 @@ async def with_retries(
 
 def is_transient(error: BaseException) -> bool:
     """408, 409, 429, 5xx, timeouts, dropped connections and garbled bodies; but not a quota that is
-    used up, which OpenAI tells as a 429 and no waiting mends."""
+    used up, which OpenAI tells as a 429 and no waiting mends, and not a server that is not who it
+    should be."""
     if isinstance(error, openai.APIStatusError):
         if error.code == "insufficient_quota" or (retry_after_s(error) or 0.0) > LONGEST_WAIT_S:
             return False
         return error.status_code in _TRANSIENT_STATUS or error.status_code >= 500
-    return isinstance(error, (openai.APIConnectionError, *GARBLED))
+    return isinstance(error, (openai.APIConnectionError, *GARBLED)) and not is_untrusted(error)
+
+
+def is_untrusted(error: BaseException) -> bool:
+    """Whether the server showed a certificate that is not trusted, or is of another server."""
+    return isinstance(_at_socket(error), aiohttp.ClientConnectorCertificateError)
 
 
 def retry_after_s(error: BaseException | None) -> float | None:
@@ -105,12 +111,18 @@ def may_be_billed(error: BaseException) -> bool:
     """Whether the server may have done the work of a call that failed: its answer was lost on the
     way, or came garbled. An error status is not billed, nor what was never sent.
 
-    What was never sent is told by aiohttp's own error, two causes down: the client's transport
-    reports a connection that was lost after sending as a `ConnectTimeout` too.
+    What was never sent is told by aiohttp's own error: the client's transport reports a connection
+    that was lost after sending as a `ConnectTimeout` too.
     """
-    cause = error.__cause__ and error.__cause__.__cause__
-    never_sent = isinstance(cause, aiohttp.ClientConnectorError | aiohttp.ConnectionTimeoutError)
+    never_sent = isinstance(
+        _at_socket(error), aiohttp.ClientConnectorError | aiohttp.ConnectionTimeoutError
+    )
     return not isinstance(error, openai.APIStatusError) and not never_sent
+
+
+def _at_socket(error: BaseException) -> BaseException | None:
+    """aiohttp's error below the client's and its transport's."""
+    return error.__cause__ and error.__cause__.__cause__
 
 
 def _wait(state: tenacity.RetryCallState) -> float:

@@ -6,6 +6,10 @@ calls without one succeed.
 
 import collections
 import json
+import os
+import socket
+import ssl
+import struct
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -29,6 +33,7 @@ class Fault:
     headers: Mapping[str, str] = field(default_factory=dict)
     body: bytes | None = None
     missing_bytes: int = 0  # promised in Content-Length, and never sent
+    reset: bool = False  # what is missing never comes, for the connection is reset
     raw: bytes | None = None  # sent instead of all that
     delay_s: float = 0.0
 
@@ -107,12 +112,17 @@ def answer_to(body: dict[str, Any]) -> dict[str, Any]:
 
 
 class FaultServer:
-    """Use as a context manager; `base_url` is for the client.
+    """Use as a context manager; `base_url` is for the client. With `tls`, it speaks https.
 
     `answer_headers` go with every success: rate limits, for one.
     """
 
-    def __init__(self, models: tuple[str, ...] = (MODEL, "gpt-x"), latency_s: float = 0.0) -> None:
+    def __init__(
+        self,
+        models: tuple[str, ...] = (MODEL, "gpt-x"),
+        latency_s: float = 0.0,
+        tls: ssl.SSLContext | None = None,
+    ) -> None:
         self.models = models
         self.latency_s = latency_s
         self.faults: collections.deque[Fault] = collections.deque()
@@ -131,10 +141,20 @@ class FaultServer:
         self._in_flight = 0
         self._lock = threading.Lock()
         self._server = _Server(("127.0.0.1", 0), _handler(self))
+        self._scheme = "https" if tls else "http"
+        if tls:  # a handshake belongs to its connection's thread
+            self._server.socket = tls.wrap_socket(
+                self._server.socket, server_side=True, do_handshake_on_connect=False
+            )
+
+    @property
+    def connections(self) -> int:
+        """So many were opened, handshakes that failed included."""
+        return self._server.connections
 
     @property
     def base_url(self) -> str:
-        return f"http://127.0.0.1:{self._server.server_address[1]}/v1"
+        return f"{self._scheme}://127.0.0.1:{self._server.server_address[1]}/v1"
 
     def __enter__(self) -> Self:
         threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True).start()
@@ -170,6 +190,11 @@ class FaultServer:
 class _Server(ThreadingHTTPServer):
     daemon_threads = True
     request_queue_size = 128
+    connections = 0
+
+    def get_request(self) -> Any:
+        self.connections += 1
+        return super().get_request()
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """A client that hangs up is part of the game."""
@@ -224,6 +249,10 @@ def _handler(server: FaultServer) -> type[BaseHTTPRequestHandler]:
                 self.send_header(name, value)
             self.end_headers()
             self.wfile.write(body)
+            if fault.reset:
+                linger = struct.pack("ii", 1, 0)  # for no time: a close is a reset
+                self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+                os.close(self.connection.detach())
             if fault.missing_bytes:
                 self.close_connection = True
 
