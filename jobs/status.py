@@ -8,218 +8,19 @@ import dataclasses
 import json
 import sys
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from collections.abc import Sequence
 
-import yaml
 from rich.box import SIMPLE_HEAD
 from rich.console import Console, Group
 from rich.live import Live
 from rich.table import Table
 
-from pipeline import schemas
-from pipeline.config import PipelineConfig
-from pipeline.files import StoreError, exists, is_local, read_bytes
-from pipeline.lock import Holder, read_holder
-from pipeline.part_file import Quarantined, Tally
-from pipeline.plan import InputMissing, Plan, make_plan
-from pipeline.policies.ledger import Ledger
-from pipeline.records import Role
-from pipeline.schemas import RecordSchema
-from pipeline.store import STORE_FORMAT, StageStore
-from pipeline.survey import Survey
-
-RATE_WINDOW_S = 600.0
-"""A rate is that of the parts written in the last so many seconds before the newest."""
+from jobs.run_status import RunStatus, StatusError, run_status
+from pipeline.files import StoreError
 
 WATCH_S = 2.0
-
-_SCHEMAS: dict[str, RecordSchema[Any]] = {
-    "problems": schemas.PROBLEM,
-    "solutions": schemas.SOLUTION,
-    "verdicts": schemas.PROGRAM_VERDICT,
-    "completions": schemas.COMPLETION,
-    "rollouts": schemas.ROLLOUT,
-    "truths": schemas.STEP_TRUTH,
-    "examples": schemas.EXAMPLE,
-    "scores": schemas.SCORED_SOLUTION,
-}
-_LABELLED = ("completions", "rollouts", "truths")
-"""Stages that are made for the roles that are labelled step by step alone."""
-
-
-class StatusError(Exception):
-    """There is no such run, or this version cannot read it."""
-
-
-@dataclass(frozen=True, slots=True)
-class StageStatus:
-    """One line. Rates and the time left are None where fewer than two parts tell them."""
-
-    stage: str
-    done: int  # parts
-    total: int
-    rows: int
-    rows_per_s: float | None = None
-    seconds_left: float | None = None
-    outcomes: dict[str, int] = dataclasses.field(default_factory=dict[str, int])
-    """Verdicts by status; `rejected`: completions that keep no program, and were not executed."""
-    tokens: int = 0
-    dollars: float = 0.0
-    quarantined: tuple[Quarantined, ...] = ()
-    working: str | None = None
-    """The driver at work: host and pid."""
-
-
-@dataclass(frozen=True, slots=True)
-class RunStatus:
-    name: str
-    root: str
-    stages: tuple[StageStatus, ...]
-    dollars_spent: float
-    """By all runs of this store: they share their paid answers."""
-    dollars_cap: float | None
-
-
-def read_manifest(root: str, name: str) -> dict[str, Any]:
-    """What `jobs.run` wrote when it started. Raises StatusError."""
-    path = f"{root.rstrip('/')}/runs/{name}.yaml"
-    data = read_bytes(path)
-    if data is None:
-        raise StatusError(f"{path}: no such run; give --root and --name of one that was started")
-    manifest = yaml.safe_load(data)
-    if manifest.get("format") != STORE_FORMAT:
-        raise StatusError(
-            f"{path}: written in store format {manifest.get('format')}, but this version reads "
-            f"format {STORE_FORMAT}: run it again under another --root"
-        )
-    return manifest
-
-
-def read_plan(root: str, name: str) -> Plan:
-    """The plan of a run from its manifest, as this version would make it. Raises StatusError."""
-    manifest = read_manifest(root, name)
-    try:
-        return make_plan(PipelineConfig.model_validate(manifest["config"] | {"root": root}))
-    except (ValueError, InputMissing) as error:
-        raise StatusError(f"run {name}: cannot be read by this version: {error}") from error
-
-
-def run_status(root: str, name: str) -> RunStatus:
-    """Where a run stands. Stages are found by the fingerprints in its manifest, so that a run of
-    another version of this code is told as it was. Raises StatusError, StoreError."""
-    manifest = read_manifest(root, name)
-    return RunStatus(
-        name,
-        root,
-        tuple(_stage_statuses(root, manifest)),
-        _dollars_spent(root),
-        _dollars_cap(manifest["config"]),
-    )
-
-
-def _stage_statuses(root: str, manifest: dict[str, Any]) -> Iterator[StageStatus]:
-    """Every stage in the order of the story."""
-    directories = dict(manifest["stages"])
-    directories.pop("policy", None)
-    trained = directories.pop("prm", {})
-    scored = directories.pop("scores", {})
-    problems = _stage(root, "problems", directories["problems"])
-    note = problems.note()
-    if note is None:
-        yield StageStatus("problems", 0, 0, 0, working=_working(_holder(problems.directory)))
-        return
-    roles = [Role(role) for role in note["shaped_by"]["roles"]]
-    labelled = [Role(role) for role in manifest["config"]["rollouts"]["roles"]]
-    for name, directory in directories.items():
-        if directory is None:
-            continue
-        of_labelled = name.partition("-")[0] in _LABELLED
-        parts = [p for p, role in enumerate(roles) if role in labelled or not of_labelled]
-        yield _status(name, _stage(root, name, directory), parts)
-    held_out = [p for p, role in enumerate(roles) if role in (Role.VALIDATION, Role.TEST)]
-    for arm, directory in trained.items():
-        directory = f"{root.rstrip('/')}/prm/{_fingerprint(directory)}"
-        done = int(exists(f"{directory}/done.json"))
-        working = _working(_holder(directory))
-        yield StageStatus(f"training {arm}", done, 1, 0, working=working)
-        yield _status(f"scores of {arm}", _stage(root, "scores", scored[arm]), held_out)
-
-
-def _stage(root: str, name: str, directory: str) -> StageStore[Any]:
-    """A stage by the fingerprint in the manifest; the store may have been moved since."""
-    schema = _SCHEMAS[name.partition("-")[0]]
-    return StageStore(root, name, _fingerprint(directory), schema)
-
-
-def _fingerprint(directory: str) -> str:
-    return directory.rstrip("/").rpartition("/")[2]
-
-
-def _status(name: str, stage: StageStore[Any], parts: Sequence[int]) -> StageStatus:
-    survey = Survey(stage)
-    summaries = survey.summaries(parts)
-    tally = Tally()
-    for part in summaries.values():
-        tally = tally.plus(part.tally)
-    holder = _holder(stage.directory)
-    written = {part: at for part, at in survey.modified().items() if part in summaries}
-    parts_per_s = _parts_per_s(list(written.values()), time.time() if holder else None)
-    rows, missing = sum(part.rows for part in summaries.values()), len(parts) - len(summaries)
-    return StageStatus(
-        stage=name,
-        done=len(summaries),
-        total=len(parts),
-        rows=rows,
-        rows_per_s=parts_per_s * rows / len(summaries) if parts_per_s else None,
-        seconds_left=missing / parts_per_s if parts_per_s and missing and holder else None,
-        outcomes={_OUTCOMES.get(kind, kind): count for kind, count in tally.counts.items()},
-        tokens=int(sum(value for key, value in tally.sums.items() if key in _TOKENS)),
-        dollars=tally.sums.get("cost_usd", 0.0),
-        quarantined=tuple(entry for part in summaries.values() for entry in part.quarantined),
-        working=_working(holder),
-    )
-
-
-_OUTCOMES = {"none": "rejected"}
-"""What a rollout without a verdict is called, for people."""
-_TOKENS = ("prompt_tokens", "completion_tokens")  # reasoning is part of the completion
-
-
-def _parts_per_s(written: list[float], now: float | None) -> float | None:
-    """The rate of the newest parts, up to `now` while somebody is at work on more."""
-    if len(written) < 2:
-        return None
-    newest = max(written)
-    recent = [at for at in written if newest - at <= RATE_WINDOW_S]
-    elapsed = max(newest, now or newest) - min(recent)
-    return (len(recent) - 1) / elapsed if len(recent) > 1 and elapsed > 0 else None
-
-
-def _dollars_spent(root: str) -> float:
-    if not is_local(root):
-        return 0.0
-    return Ledger(Path(root) / "journal" / "spending").others("").spent_usd
-
-
-def _dollars_cap(config: dict[str, Any]) -> float | None:
-    policies = (config.get("policy"), config["rollouts"].get("policy"))
-    caps = [policy.get("budget_usd") for policy in policies if policy]
-    return next((cap for cap in caps if cap is not None), None)
-
-
-def _holder(directory: str) -> Holder | None:
-    holder = read_holder(f"{directory}/lock.json")
-    return holder if holder and holder.is_alive() else None
-
-
-def _working(holder: Holder | None) -> str | None:
-    return f"{holder.host}, pid {holder.pid}" if holder else None
-
-
-# --- as people see it ----------------------------------------------------------------------------
+QUIET_LOOKS = 5
+"""Between two stages, for a moment, nobody holds any: so many looks in a row must find nobody."""
 
 
 def table_of(status: RunStatus) -> Group:
@@ -234,7 +35,9 @@ def table_of(status: RunStatus) -> Group:
         style = "green" if stage.done == stage.total else "yellow" if stage.done else "dim"
         cells = (column[number] for column in columns.values() if any(column))
         table.add_row(stage.stage, *cells, style=style)
-    lines = [f"at work: {who}" for who in sorted({s.working for s in status.stages if s.working})]
+    lines = [f"at work: {who}" for who in status.working]
+    if not status.working and not status.complete:
+        lines.append("nobody is at work on it now; the command that started it goes on from here")
     lines += [
         f"quarantined in {stage.stage}: problem {entry.problem_id}: {entry.told}"
         for stage in status.stages
@@ -272,12 +75,14 @@ def _clock(seconds: float) -> str:
 
 
 def _watch(root: str, name: str, console: Console) -> None:
-    """Until nobody is at work on the run any more, or Ctrl-C."""
+    """Until it is complete or nobody is at work on it any more, or Ctrl-C."""
+    quiet = QUIET_LOOKS - 1  # where nobody is at work from the start, one look says it
     with Live(console=console, auto_refresh=False) as live:
         while True:
             status = run_status(root, name)
             live.update(table_of(status), refresh=True)
-            if not any(stage.working for stage in status.stages):
+            quiet = 0 if status.working else quiet + 1
+            if status.complete or quiet >= QUIET_LOOKS:
                 return
             time.sleep(WATCH_S)
 
@@ -306,7 +111,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         status = run_status(chosen.root, chosen.name)
     except KeyboardInterrupt:
         return 0
-    except (StatusError, StoreError) as error:
+    except (StatusError, StoreError, OSError) as error:
         print(error, file=sys.stderr)
         return 1
     if chosen.json:

@@ -12,7 +12,7 @@ import boto3  # pyright: ignore[reportMissingTypeStubs]
 import pytest
 from moto.server import ThreadedMotoServer
 
-from jobs.status import run_status
+from jobs.run_status import run_status
 from pipeline import object_journal
 from pipeline.files import StoreError, delete, exists, listing, read_bytes, write_atomically
 from pipeline.folders import local_folder, publish_folder

@@ -1,13 +1,16 @@
 """A run's status is told from its files alone: while it runs, after it died, by another version."""
 
+import dataclasses
 import json
 from pathlib import Path
 
 import pytest
 
+from jobs import run_status as facts
 from jobs import status
 from jobs.run import write_manifest
-from jobs.status import StageStatus, main, run_status
+from jobs.run_status import RunStatus, StageStatus, run_status
+from jobs.status import main
 from pipeline import groundwork, plan
 from pipeline.lock import stage_lock
 from pipeline.part_file import Quarantined, QuarantineReason
@@ -88,9 +91,9 @@ def test_a_store_that_was_moved_is_read_where_it_is(half_done: Plan, tmp_path: P
 
 def test_a_rate_is_that_of_the_newest_parts_and_tells_the_time_left() -> None:
     day = 86400.0
-    assert status._parts_per_s([0.0, day, day + 10, day + 20], None) == pytest.approx(2 / 20)
-    assert status._parts_per_s([0.0, 10.0], now=40.0) == pytest.approx(1 / 40)
-    assert status._parts_per_s([0.0], None) is None
+    assert facts._parts_per_s([0.0, day, day + 10, day + 20], None) == pytest.approx(2 / 20)
+    assert facts._parts_per_s([0.0, 10.0], now=40.0) == pytest.approx(1 / 40)
+    assert facts._parts_per_s([0.0], None) is None
 
 
 def test_the_command_prints_a_table_or_json(
@@ -108,8 +111,50 @@ def test_the_command_prints_a_table_or_json(
     assert told["stages"][1]["quarantined"][0]["problem_id"] == "p001"
 
 
-def test_a_run_that_is_not_there_is_one_clear_error(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_a_run_that_nobody_works_on_says_so_while_it_is_not_complete(
+    half_done: Plan, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(["--root", str(tmp_path), "--name", "nothing"]) == 1
-    assert "no such run" in capsys.readouterr().err
+    arguments = ["--root", half_done.config.root, "--name", "scripted"]
+    main(arguments)
+    assert "nobody is at work on it" in capsys.readouterr().out
+    with stage_lock(half_done.verdicts.directory):
+        main(arguments)
+    assert "nobody is at work on it" not in capsys.readouterr().out
+
+
+def test_watching_outlasts_the_moment_between_two_stages_and_ends_with_the_work(
+    half_done: Plan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks = iter("+-+---?")
+
+    def look(*_: str) -> RunStatus:
+        """A driver that works, is between two stages, works, and is gone."""
+        told = run_status(half_done.config.root, "scripted")
+        if next(looks) == "-":
+            return told
+        stages = (dataclasses.replace(stage, working="a, pid 1") for stage in told.stages)
+        return dataclasses.replace(told, stages=tuple(stages))
+
+    monkeypatch.setattr(status, "run_status", look)
+    monkeypatch.setattr(status, "WATCH_S", 0.0)
+    monkeypatch.setattr(status, "QUIET_LOOKS", 3)
+    assert main(["--root", half_done.config.root, "--name", "scripted", "--watch"]) == 0
+    assert next(looks) == "?"
+
+
+def test_a_run_that_is_not_there_is_one_clear_error_that_names_those_that_are(
+    half_done: Plan, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["--root", half_done.config.root, "--name", "nothing"]) == 1
+    assert "nothing.yaml: no such run; --name is one of scripted" in capsys.readouterr().err
+    assert main(["--root", str(tmp_path / "empty"), "--name", "nothing"]) == 1
+    assert "this --root has none yet" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("text", ["", "[", "format: 2"])
+def test_a_manifest_that_is_none_is_one_clear_error(
+    half_done: Plan, capsys: pytest.CaptureFixture[str], text: str
+) -> None:
+    Path(half_done.config.root, "runs/scripted.yaml").write_text(text)
+    assert main(["--root", half_done.config.root, "--name", "scripted"]) == 1
+    assert "is no manifest of a run" in capsys.readouterr().err

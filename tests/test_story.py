@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from jobs.status import read_plan, run_status
+from jobs.run_status import read_plan, run_status
 from pipeline.plan import Plan
 from pipeline.records import Role
 from sandbox.protocol import Isolation, Status
