@@ -3,7 +3,6 @@
 python -m jobs.run --config FILE [--stages sample,label] [--key value ...]
 """
 
-import argparse
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -11,15 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from rich.markup import escape
+from rich.console import Console
 
+from jobs.command import carry_out, config_parser
 from jobs.submitted import refuse_vanishing
-from jobs.terminal import Terminal, library_output_to
 from pipeline import flow, groundwork, outcome
 from pipeline.config import PipelineConfig
 from pipeline.evaluation.evaluate import EvaluationError
 from pipeline.evaluation.results import Selection
-from pipeline.evaluation.table import selection_table
 from pipeline.files import StoreError, is_local, write_atomically
 from pipeline.lock import StageLocked
 from pipeline.metrics import metered
@@ -28,7 +26,7 @@ from pipeline.prm.data import TrainingDataError
 from pipeline.prm.trainer import TrainingFailedError
 from pipeline.problems import BadRows, NoProblems
 from pipeline.progress import Observer
-from pipeline.settings import ConfigError, dump_config, load_config, options
+from pipeline.settings import ConfigError, dump_config, load_config
 from pipeline.store import STORE_FORMAT, StageStore
 
 STAGES = ("problems", "policy", "sample", "label", "train", "evaluate")
@@ -97,10 +95,14 @@ def _tell(
             observer.stage("Scoring candidates")
             flow.score(cluster, plan, roles, observer, retry_quarantined=retry)
 
-    if "evaluate" not in stages:
-        return None
-    observer.stage("Selecting best-of-N, writing the report")
-    return outcome.report(plan, roles, observer)
+    selection = None
+    if "evaluate" in stages:
+        observer.stage("Selecting best-of-N, writing the report")
+        selection = outcome.report(plan, roles, observer)
+    if {"train", "evaluate"} & set(stages):
+        for sentence in outcome.stopped_corrections(plan):
+            observer.note(sentence)
+    return selection
 
 
 def write_manifest(plan: Plan) -> None:
@@ -151,25 +153,22 @@ def execute(
 ) -> int:
     """Run with a terminal; the exit code."""
     directory = (Path(config.output) / config.name).absolute()
-    log = directory / "log.txt"
-    with library_output_to(log) as console:
-        console.print(f"[dim]library logs: {log}[/dim]", highlight=False, soft_wrap=True)
-        try:
-            with Terminal(console) as terminal:
-                selection = run(config, stages, terminal, retry_quarantined=retry_quarantined)
-        except EXPECTED as error:
-            console.print("[bold red]stopped:[/bold red]", escape(str(error)), soft_wrap=True)
-            return 1
-        except KeyboardInterrupt:
-            console.print("[bold red]stopped[/bold red]; the same command resumes")
-            return 130
+
+    def show(console: Console, selection: Selection | None) -> None:
         if selection is not None:
             console.print()
-            console.print(selection_table(selection))
+            for table in outcome.result_tables(config, selection):
+                console.print(table)
             console.print(f"report: {directory / 'report' / 'report.html'}", soft_wrap=True)
         root = Path(config.root).absolute() if is_local(config.root) else config.root
         console.print(f"stages: {root}   config: {directory / 'config.yaml'}", soft_wrap=True)
-        return 0
+
+    return carry_out(
+        directory / "log.txt",
+        EXPECTED,
+        lambda terminal: run(config, stages, terminal, retry_quarantined=retry_quarantined),
+        show,
+    )
 
 
 def parse_stages(text: str) -> tuple[str, ...]:
@@ -183,14 +182,7 @@ def parse_stages(text: str) -> tuple[str, ...]:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(
-        prog="python -m jobs.run",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        epilog="options of a config, as `--key value` (defaults in brackets):\n"
-        + "\n".join(f"  --{key} [{default}]  {meaning}" for key, default, meaning in options()),
-    )
-    parser.add_argument("--config", required=True, help="YAML file; see jobs/configs/")
+    parser = config_parser("run", __doc__)
     parser.add_argument(
         "--stages", default=",".join(STAGES), help="comma-separated part of them [all]"
     )

@@ -19,10 +19,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rich.markup import escape
+from rich.console import Console
 
+from jobs.command import carry_out
 from jobs.problem_options import add_problem_options, read_statements
-from jobs.terminal import Terminal, library_output_to
+from jobs.terminal import Terminal
 from pipeline.examples import problem_text
 from pipeline.files import StoreError
 from pipeline.functions import split_steps
@@ -199,31 +200,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.error("--actors, --cpus and --gpus cannot be negative")
     out = chosen.out.absolute()
     started = time.monotonic()
-    with library_output_to(out / "log.txt") as console:
-        try:
-            with Terminal(console) as terminal:
-                terminal.stage("Reading candidates")
-                candidates = read_candidates(chosen)
-                terminal.stage("Scoring")
-                pool = Pool(chosen.actors, chosen.cpus, chosen.gpus)
-                store = score(os.path.abspath(chosen.model), candidates, out, pool, terminal)
-        except EXPECTED as error:
-            console.print("[bold red]stopped:[/bold red]", escape(str(error)), soft_wrap=True)
-            return 1
-        except KeyboardInterrupt:
-            console.print("[bold red]stopped[/bold red]; the same command resumes")
-            return 130
-        unscored = sum(
-            not row.step_scores
-            for index in range(-(-len(candidates) // CANDIDATES_PER_PART))
-            for row in store.read(index)
-        )
+
+    def work(terminal: Terminal) -> StageStore[ScoredSolution]:
+        terminal.stage("Reading candidates")
+        candidates = read_candidates(chosen)
+        terminal.stage("Scoring")
+        pool = Pool(chosen.actors, chosen.cpus, chosen.gpus)
+        return score(os.path.abspath(chosen.model), candidates, out, pool, terminal)
+
+    def show(console: Console, store: StageStore[ScoredSolution]) -> None:
+        rows = store.read_all(store.done())
+        unscored = sum(not row.step_scores for row in rows)
         console.print(
-            f"{len(candidates):,} candidates in {time.monotonic() - started:.1f} s, {unscored:,} "
+            f"{len(rows):,} candidates in {time.monotonic() - started:.1f} s, {unscored:,} "
             f"without a score (no code, or longer than the context)\nscores: {store.directory}",
             soft_wrap=True,
         )
-    return 0
+
+    return carry_out(out / "log.txt", EXPECTED, work, show)
 
 
 if __name__ == "__main__":

@@ -7,16 +7,15 @@ in DIR/<arm>/model, its labels before and after correction in DIR/<arm>/labels.a
 DIR/<arm>/history.jsonl. `python -m jobs.run --stages train` does the same inside a run.
 """
 
-import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from rich.markup import escape
+from rich.console import Console
 from rich.table import Table
 
+from jobs.command import carry_out, config_parser
 from jobs.submitted import refuse_vanishing
-from jobs.terminal import Terminal, library_output_to
 from pipeline import flow
 from pipeline.config import SCALE_MODEL, PipelineConfig
 from pipeline.files import StoreError
@@ -24,7 +23,7 @@ from pipeline.prm.data import TrainingDataError, example_files
 from pipeline.prm.results import TrainedPRM
 from pipeline.prm.trainer import TrainingFailedError, train_prms
 from pipeline.progress import Observer
-from pipeline.settings import ConfigError, load_config, options
+from pipeline.settings import ConfigError, load_config
 
 EXPECTED = (
     ConfigError, StoreError, TrainingDataError, TrainingFailedError, FloatingPointError,
@@ -72,18 +71,7 @@ def results_table(results: dict[str, TrainedPRM]) -> Table:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(
-        prog="python -m jobs.train",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        epilog="options of a config, as `--key value` (defaults in brackets):\n"
-        + "\n".join(
-            f"  --{key} [{default}]  {meaning}"
-            for key, default, meaning in options()
-            if key.startswith("training.")
-        ),
-    )
-    parser.add_argument("--config", required=True, help="YAML file; see jobs/configs/")
+    parser = config_parser("train", __doc__, "training.")
     parser.add_argument(
         "--examples", required=True, nargs="+", help="Example shards, or folders of part-*.arrow"
     )
@@ -96,21 +84,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(error, file=sys.stderr)
         return 2
     out = known.out.absolute()
-    with library_output_to(out / "log.txt") as console:
-        console.print(f"[dim]library logs: {out / 'log.txt'}[/dim]", soft_wrap=True)
-        try:
-            with Terminal(console) as terminal:
-                results = train(config, known.examples, out, terminal)
-        except EXPECTED as error:
-            console.print("[bold red]stopped:[/bold red]", escape(str(error)), soft_wrap=True)
-            return 1
-        except KeyboardInterrupt:
-            console.print("[bold red]stopped[/bold red]; the same command resumes")
-            return 130
-        console.print(results_table(results))
-        for trained in results.values():
-            console.print(trained.model, soft_wrap=True)
-    return 0
+    return carry_out(
+        out / "log.txt",
+        EXPECTED,
+        lambda terminal: train(config, known.examples, out, terminal),
+        _show,
+    )
+
+
+def _show(console: Console, results: dict[str, TrainedPRM]) -> None:
+    console.print(results_table(results))
+    for trained in results.values():
+        console.print(trained.model, soft_wrap=True)
 
 
 if __name__ == "__main__":
