@@ -2,8 +2,8 @@
 
 `python -m tests.benchmarks.sandbox_throughput [--programs N] [--json]`
 
-- `docker`, `docker_2_slots`: ours; `ray`: an actor with one slot, called program by program, against
-  `docker` in the same rounds;
+- `docker`, `docker_2_slots`: ours; `ray`: an actor with one slot, called program by program,
+  against `docker` in the same rounds;
 - `process`: ours on the host, as a mere process: the same fork server, with its clock and limits,
   without a container. `docker_of_process` is what the container and a uid per test leave of it;
 - `fork_server`: the floor below any design that forks per test. A loop on the host compiles each
