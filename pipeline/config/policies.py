@@ -96,7 +96,9 @@ class OpenAIPolicy(Section):
         return options | {"price": price_of(model)} if isinstance(model, str) else options
 
     def shared_by(self, actors: int) -> Self:
-        """For one of so many actors: its share of the rate limits, at least one per minute."""
+        """For one of so many actors: its share of the rate limits, at least one per minute. So more
+        actors than requests per minute exceed the limit together; the server's 429 is then heeded.
+        """
         limits = {
             name: max(1, limit // actors)
             for name in ("requests_per_minute", "tokens_per_minute")
