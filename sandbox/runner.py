@@ -159,8 +159,7 @@ class _Runner:
 
     def serve(self) -> None:
         """Raises EOFError where the judge or the gate is gone."""
-        ready = {"python": sys.version.split()[0]}
-        self._judge.write(frames.pack(frames.READY, frames.NO_REQUEST, ready))
+        self._judge.write(frames.pack(frames.READY, frames.NO_REQUEST, {}))
         try:
             while True:
                 if self._judge.next_is(frames.PROGRAM):
