@@ -20,6 +20,7 @@ from pipeline.evaluation.table import label_table, selection_table
 from pipeline.files import is_local, read_bytes
 from pipeline.folders import publish_folder
 from pipeline.plan import Plan
+from pipeline.prm.results import read_outcome
 from pipeline.progress import Observer, Progress
 from pipeline.records import Example, Role
 from pipeline.survey import Survey
@@ -129,6 +130,22 @@ def _quarantined(plan: Plan, roles: dict[int, Role]) -> dict[str, str]:
         for summary in Survey(stage).summaries(roles).values()
         for entry in summary.quarantined
     }
+
+
+def stopped_corrections(plan: Plan) -> list[str]:
+    """A sentence for every trained arm whose labels, or weights, drifted until the guard ended
+    their correction."""
+    sentences = []
+    for arm in plan.config.training.arms:
+        ended = read_outcome(plan.prm_directory(arm))
+        if ended is not None and ended.correction_stopped_at is not None:
+            sentences.append(
+                f"{arm.name}: correction stopped at optimizer step {ended.correction_stopped_at} "
+                f"of {ended.steps}, because the mean label (or weight) had drifted to an end; "
+                "labels stayed as they were then. Lower training.correction.label_rate "
+                "(corrector_rate), or raise its anchor"
+            )
+    return sentences
 
 
 def versions() -> dict[str, str]:

@@ -164,6 +164,7 @@ class Plan:
                 "correction",
                 "crossfit_strength",
                 "workers",
+                "parallel",
                 "use_gpu",
                 "checkpoint_every",
                 "cpus_per_worker",

@@ -1,11 +1,14 @@
 """What a report says of a run is counted in the store."""
 
+import dataclasses
 import datetime
+import json
 from pathlib import Path
 
 from pipeline.config import PipelineConfig, ScaleModelProblems, VLLMPolicy
-from pipeline.outcome import run_facts
+from pipeline.outcome import run_facts, stopped_corrections
 from pipeline.plan import make_plan
+from pipeline.prm.results import Outcome
 from pipeline.records import FinishReason, ProgramVerdict, Role, Rollout, Solution
 from sandbox.protocol import Comparator, Isolation, Status, Verdict
 from tests.scripted import VERSION, problem
@@ -41,3 +44,20 @@ def test_every_rollout_is_rejected_failed_by_the_sandbox_or_a_trial(tmp_path: Pa
     }
     assert facts.counts["infrastructure failures"] == 1
     assert facts.verdicts == {Isolation.DOCKER: 1 + 5}
+
+
+def test_an_arm_whose_labels_drifted_is_told_at_the_end_of_a_run(tmp_path: Path) -> None:
+    plan = make_plan(
+        PipelineConfig(
+            problems=ScaleModelProblems(),
+            policy=VLLMPolicy(model="somewhere", gpus=0),
+            root=str(tmp_path / "store"),
+        )
+    )
+    for arm, stopped in zip(plan.config.training.arms, (None, 40, None), strict=False):
+        ended = Outcome("fingerprint", 90, 100, 0, stopped)
+        path = Path(plan.prm_directory(arm), "done.json")
+        path.parent.mkdir(parents=True)
+        path.write_text(json.dumps(dataclasses.asdict(ended)))
+    (told,) = stopped_corrections(plan)
+    assert told.startswith("prm_soft: correction stopped at optimizer step 40 of 90")

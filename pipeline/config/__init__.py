@@ -46,6 +46,7 @@ from pipeline.config.training import (
     MetaProblems,
     ModelConfig,
     OptimizerConfig,
+    Parallel,
     Targets,
     TrainingConfig,
 )
@@ -69,6 +70,7 @@ __all__ = [
     "ModelConfig",
     "OpenAIPolicy",
     "OptimizerConfig",
+    "Parallel",
     "PipelineConfig",
     "PolicyConfig",
     "PoolConfig",

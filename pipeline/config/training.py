@@ -50,6 +50,7 @@ class ModelConfig(Section):
     """Of the frozen base; adapters and score head are float32."""
     gradient_checkpointing: bool = False
     attention: str = "sdpa"
+    """Of transformers: sdpa, eager, or flash_attention_2 where flash-attn is installed."""
 
 
 class OptimizerConfig(Section):
@@ -62,6 +63,13 @@ class OptimizerConfig(Section):
     warmup: Fraction = 0.05
     """Fraction of the steps."""
     clip_norm: PositiveFloat = 1.0
+
+
+class Parallel(StrEnum):
+    """How a model is spread over workers; results are the same but for rounding."""
+
+    DDP = "ddp"  # whole on every worker, gradients summed: fastest where it fits
+    FSDP = "fsdp"  # FSDP2: weights, gradients and optimizer state cut over workers
 
 
 class LossKind(StrEnum):
@@ -162,6 +170,9 @@ class TrainingConfig(Section):
     micro_batch_size: PositiveInt = 8
     """Solutions per forward pass on one worker."""
     workers: PositiveInt = 1
+    parallel: Parallel = Parallel.DDP
+    """fsdp for a model that does not fit on one device, with its optimizer where all weights are
+    trained."""
     use_gpu: bool = True
     cpus_per_worker: PositiveFloat = 1.0
     threads_per_worker: PositiveInt | None = None

@@ -10,11 +10,13 @@ import torch
 from pipeline.config import ArmConfig, Targets, TrainingConfig
 from pipeline.prm.checkpoint import load_state, save_state
 from pipeline.prm.crossfit import beliefs, halves, share
+from pipeline.prm.export import export
 from pipeline.prm.fitting import Fit, StepReport
+from pipeline.prm.flat_parameters import pieces
 from pipeline.prm.label_table import initial_labels, label_estimates
-from pipeline.prm.model import build_scorer, build_tokenizer
-from pipeline.prm.model_card import model_card
+from pipeline.prm.model_card import model_cards
 from pipeline.prm.parallel import Ranks
+from pipeline.prm.parallelize import parallelize
 from pipeline.prm.results import Outcome, write_results
 from pipeline.prm.scoring import score_encoded
 from pipeline.prm.training_set import TrainingSet
@@ -41,22 +43,25 @@ class ArmTraining:
         """Train, resuming from the last checkpoint, and publish. The last loss."""
         labels = self._labels()
         fit = self._fit(self.arm, self.data, labels, self.storage, self.fingerprint)
-        final = fit.state()
+        corrected = fit.corrected_labels()
+        weights = fit.flat.whole(fit.flat.values.data)
         if self.ranks.rank == 0:
             outcome = Outcome(
                 fingerprint=self.fingerprint,
-                steps=final.step,
+                steps=fit.step,
                 trained=len(self.data.examples),
                 too_long=self.data.too_long,
-                correction_stopped_at=final.correction.stopped_at,
+                correction_stopped_at=fit.correction.stopped_at,
+                adapter=self.config.model.lora is not None,
             )
-            estimates = label_estimates(self.data.examples, labels, final.labels)
+            estimates = label_estimates(self.data.examples, labels, corrected)
             with tempfile.TemporaryDirectory() as directory:
-                fit.scorer.save(Path(directory), build_tokenizer(self.config.model))
-                card = model_card(self.config, self.arm, self.data, estimates, final.history)
-                (Path(directory) / "README.md").write_text(card, encoding="utf-8")
-                write_results(self.storage, Path(directory), estimates, final.history, outcome)
-        return final.history[-1].loss
+                export(self.config.model, pieces(fit.flat.layout, weights), Path(directory))
+                cards = model_cards(self.config, self.arm, self.data, estimates, fit.history)
+                for folder in Path(directory).iterdir():
+                    (folder / "README.md").write_text(cards[folder.name], encoding="utf-8")
+                write_results(self.storage, Path(directory), estimates, fit.history, outcome)
+        return fit.history[-1].loss
 
     def _labels(self) -> Labels:
         """The labels of every example before any correction."""
@@ -85,7 +90,10 @@ class ArmTraining:
         )
         mine = share(judged, self.data.solutions, self.ranks)
         scores = score_encoded(
-            fit.scorer, [self.data.solutions[index] for index in mine], self.device
+            fit.scorer,
+            [self.data.solutions[index] for index in mine],
+            self.device,
+            together=fit.flat.inner.shards,
         )
         believed = beliefs(self.data.examples, mine, scores)
         return {
@@ -96,9 +104,9 @@ class ArmTraining:
         self, arm: ArmConfig, data: TrainingSet, labels: Labels, storage: str, fingerprint: str
     ) -> Fit:
         """Trained to the end, from the last checkpoint where there is one."""
-        scorer, _ = build_scorer(self.config.model, self.config.seed, self.device)
-        fit = Fit(self.config, arm, data, labels, scorer, self.ranks, fingerprint)
-        checkpoint = load_state(storage, fingerprint, self.device)
+        scorer, flat = parallelize(self.config, self.ranks, self.device)
+        fit = Fit(self.config, arm, data, labels, scorer, flat, self.ranks, fingerprint)
+        checkpoint = load_state(storage, fingerprint)
         if checkpoint:
             fit.restore(checkpoint)
         for report in fit.run(

@@ -44,6 +44,10 @@ class EncodedSolution:
     statement_cut: bool
 
 
+ONE_TOKEN = EncodedSolution("", (0,), (0,), False)
+"""For a pass that a rank makes for the other ranks' sake."""
+
+
 @dataclass(frozen=True, slots=True)
 class TokenBatch:
     """B right-padded sequences of T tokens and the S steps in them, sequence by sequence."""

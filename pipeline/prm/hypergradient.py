@@ -20,7 +20,7 @@ c(G) = G M / (n + 1e-6), whose symmetric Jacobian is M/(n + 1e-6) (I - G G^T / (
 
 <v, grad f_i(phi)> is a directional derivative of logits: one more forward pass without gradients,
 at phi + epsilon v, against the logits of the training pass. It is linearised at phi, not phi', and
-needs nothing from other ranks.
+needs nothing from other ranks but, where they hold parts of the weights, |v| and <G, v>.
 """
 
 import math
@@ -31,7 +31,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from pipeline.prm.parallel import Ranks
+from pipeline.prm.parallel import WHOLE, InnerProduct, Ranks
 
 CLIP_EPSILON = 1e-6
 """As in torch.nn.utils.clip_grad_norm_."""
@@ -49,6 +49,7 @@ class Clipping:
     gradient: Float[Tensor, " P"]  # before clipping
     norm: float
     max_norm: float
+    inner: InnerProduct = WHOLE
 
     @property
     def scale(self) -> float:
@@ -58,7 +59,7 @@ class Clipping:
         """(dc/dG)^T vector."""
         if self.scale == 1.0:
             return vector
-        along = torch.dot(self.gradient, vector) / (self.norm * (self.norm + CLIP_EPSILON))
+        along = self.inner.dot(self.gradient, vector) / (self.norm * (self.norm + CLIP_EPSILON))
         return self.scale * (vector - along * self.gradient)
 
 
@@ -104,6 +105,7 @@ def forward_difference(
     distance: float | None,
     wanted_rms: float,
     ranks: Ranks,
+    inner: InnerProduct = WHOLE,
 ) -> DirectionalDerivative:
     """Derivatives of `logits`, which are those at `phi`, along `v`.
 
@@ -113,10 +115,10 @@ def forward_difference(
     the guess is off by more than ACCEPTED, the pass is repeated with a better one.
     Raises FloatingPointError if no finite difference is found.
     """
-    norm = float(v.norm())
+    norm = inner.norm(v)
     if norm == 0.0:
         return DirectionalDerivative(torch.zeros_like(logits), distance or 0.0)
-    step = distance or 1e-2 * float(phi.norm())
+    step = distance or 1e-2 * inner.norm(phi)
     for attempt in range(MAX_ATTEMPTS):
         difference = logits_at(phi + (step / norm) * v) - logits
         squares = torch.stack(

@@ -122,7 +122,7 @@ class LabelTable:
         owned: Iterable[int],
     ) -> None:
         """`labels` are those of `initial_labels`, by example; `owned` indexes both, and the other
-        methods speak in the same indices."""
+        methods speak in the same indices. Raises ValueError for a label outside [0, 1] or NaN."""
         self.step_ids: list[str] = []
         self._first_slot: dict[int, int] = {}
         self._slot_count: dict[int, int] = {}
@@ -133,6 +133,11 @@ class LabelTable:
             self._first_slot[index], self._slot_count[index] = len(flat), len(step_ids)
             self.step_ids.extend(step_ids)
             for step, label in enumerate(labels[index], start=1):
+                if label is not None and not 0.0 <= label <= 1.0:  # NaN fails this too
+                    raise ValueError(
+                        f"solution {examples[index].solution_id}: the label of step {step} is "
+                        f"{label}, and labels are in [0, 1]"
+                    )
                 flat.append(np.nan if label is None else label)
                 free.append(label is not None and step < len(step_ids))
         self.initial = torch.tensor(flat, dtype=torch.float32)
@@ -163,8 +168,13 @@ class LabelTable:
     ) -> None:
         if not bool(self.free[slots].all()):
             raise ValueError("only labels of intermediate steps with evidence can be corrected")
-        if not bool(((new >= 0) & (new <= most)).all()):  # NaN fails this too
-            raise ValueError(f"labels must stay in [0, 1], weights in [0, {MOST_WEIGHT:g}]")
+        allowed = (new >= 0) & (new <= most)  # NaN fails this too
+        if not bool(allowed.all()):
+            place = int((~allowed).nonzero()[0])
+            raise ValueError(
+                f"step {self.step_ids[int(slots[place])]}: {float(new[place])}, and labels must "
+                f"stay in [0, 1], weights in [0, {MOST_WEIGHT:g}]"
+            )
         column[slots] = new
         self.updates[slots] += 1
 

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from pipeline.config import Correction, CorrectionConfig, MetaProblems
 from pipeline.prm.batches import draw
+from pipeline.prm.data import TrainingDataError
 from pipeline.prm.encoding import EncodedSolution, read_at_end
 from pipeline.prm.training_set import TrainingSet
 
@@ -26,6 +27,7 @@ class MetaSet:
     def __init__(
         self, config: CorrectionConfig, correction: Correction, data: TrainingSet, seed: int
     ) -> None:
+        """Raises TrainingDataError where a correction has no meta program to learn from."""
         self._size = config.meta_batch
         self._seed = seed
         self._of_problem: dict[str, list[int]] | None = None
@@ -41,6 +43,12 @@ class MetaSet:
             labels = np.array(data.meta_labels)
         if correction is Correction.SHUFFLED:
             labels = np.random.default_rng([seed, 1]).permutation(labels)
+        if correction is not Correction.NONE and not len(labels):
+            raise TrainingDataError(
+                f"correction {correction.value!r} needs finished meta programs, and none of those "
+                "there are has code that fits into training.model.max_tokens: raise it, widen "
+                "splits.meta, or use correction 'none'"
+            )
         self.labels = torch.from_numpy(labels.astype(np.float32))
 
     def draw(self, turn: int, batch: Sequence[int]) -> list[int]:

@@ -6,7 +6,6 @@ everywhere: the hypergradient compares two forward passes, which must differ by 
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 import torch
 from jaxtyping import Float
@@ -20,7 +19,7 @@ from transformers import (
 )
 from transformers.utils import logging as transformers_logging
 
-from pipeline.config import ModelConfig
+from pipeline.config import LoRA, ModelConfig
 from pipeline.prm.encoding import TokenBatch
 
 
@@ -32,6 +31,10 @@ class StepScorer(nn.Module):
         super().__init__()
         self.network = network
         self.compute_dtype = compute_dtype
+
+    @property
+    def head(self) -> nn.Module:
+        return _head(self.classifier)
 
     @property
     def classifier(self) -> PreTrainedModel:
@@ -50,18 +53,8 @@ class StepScorer(nn.Module):
             ).last_hidden_state
         at_steps = hidden[batch.step_rows, batch.step_positions].float()
         with torch.autocast(device_type, enabled=False):
-            return _head(classifier)(at_steps).squeeze(-1)
-
-    def save(self, directory: Path, tokenizer: PreTrainedTokenizerBase) -> None:
-        """Write what `AutoModelForTokenClassification.from_pretrained` loads. Adapters are merged
-        into the base for good, in the base's own dtype: in bfloat16 the scores of the loaded model
-        differ by its rounding, in float32 they are the same."""
-        merge = getattr(self.network, "merge_and_unload", None)
-        if merge:
-            self.network = merge()
-        with _quiet():
-            self.classifier.save_pretrained(directory)
-        tokenizer.save_pretrained(directory)
+            # Not a view of the head's output, which FSDP hooks.
+            return self.head(at_steps).squeeze(-1).clone()
 
 
 def _head(classifier: PreTrainedModel) -> nn.Module:
@@ -87,20 +80,21 @@ def build_scorer(
         dtype=compute_dtype if config.lora else torch.float32,
         attn_implementation=config.attention,
     )
-    if config.gradient_checkpointing:
-        network.gradient_checkpointing_enable({"use_reentrant": False})
-        network.enable_input_require_grads()
     _head(network).float()
     if config.lora:
-        network = _with_lora(network, config)
-    for module in network.modules():
+        network = _with_lora(network, config.lora)
+    scorer = StepScorer(network, compute_dtype)
+    if config.gradient_checkpointing:
+        scorer.classifier.gradient_checkpointing_enable({"use_reentrant": False})
+        scorer.classifier.enable_input_require_grads()
+    for module in scorer.modules():
         if isinstance(module, nn.Dropout):
             module.p = 0.0
-    for parameter in network.parameters():
+    for parameter in scorer.parameters():
         if parameter.requires_grad:
             parameter.data = parameter.data.float()
     # Gradient checkpointing is on in training mode alone; with dropout zero nothing else is.
-    return StepScorer(network, compute_dtype).to(device).train(), build_tokenizer(config)
+    return scorer.to(device).train(), build_tokenizer(config)
 
 
 def build_tokenizer(config: ModelConfig) -> PreTrainedTokenizerBase:
@@ -121,12 +115,12 @@ def load_scorer(directory: str, device: torch.device) -> tuple[StepScorer, PreTr
 
 
 def _load(name: str, **options: object) -> PreTrainedModel:
-    with _quiet():
+    with quiet():
         return AutoModelForTokenClassification.from_pretrained(name, **options)
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """No progress bars, and no notice that the head of a new PRM is new: it is meant to be."""
     verbosity = transformers_logging.get_verbosity()
     bars = transformers_logging.is_progress_bar_enabled()
@@ -140,18 +134,17 @@ def _quiet() -> Iterator[None]:
             transformers_logging.enable_progress_bar()
 
 
-def _with_lora(network: PreTrainedModel, config: ModelConfig) -> nn.Module:
+def _with_lora(network: PreTrainedModel, lora: LoRA) -> nn.Module:
     # peft takes seconds to import, and full fine-tuning needs none of it.
     from peft import LoraConfig, TaskType, get_peft_model
 
-    assert config.lora is not None
-    modules = config.lora.target_modules
+    modules = lora.target_modules
     return get_peft_model(
         network,
         LoraConfig(
             task_type=TaskType.TOKEN_CLS,
-            r=config.lora.rank,
-            lora_alpha=config.lora.alpha,  # pyright: ignore[reportArgumentType]  (a float works)
+            r=lora.rank,
+            lora_alpha=lora.alpha,  # pyright: ignore[reportArgumentType]  (a float works)
             lora_dropout=0.0,
             target_modules=modules if isinstance(modules, str) else list(modules),
             exclude_modules=["score", "classifier"],  # the head is trained whole

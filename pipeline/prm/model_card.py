@@ -12,7 +12,7 @@ from pipeline.records import LabelEstimate
 
 CARD = """\
 ---
-library_name: transformers
+library_name: {library}
 pipeline_tag: token-classification
 tags: [process-reward-model, code]
 base_model: {base}
@@ -24,6 +24,10 @@ Scores every function of a program: how likely is it that a program with this be
 unit tests? `targets: {targets}`, `correction: {correction}`.
 
 ## Use
+
+```python
+{load}
+```
 
 Tokenise the problem, then every function on its own, each followed by the end-of-sequence token
 (id {separator}); nothing follows the code. `sigmoid(logits[position of the t-th such token])` is
@@ -55,14 +59,27 @@ it belongs to, not here.
 """
 
 
-def model_card(
+LOAD = {
+    "model": """\
+from transformers import AutoModelForTokenClassification
+
+prm = AutoModelForTokenClassification.from_pretrained(FOLDER)""",
+    "adapter": """\
+from peft import AutoPeftModelForTokenClassification
+
+prm = AutoPeftModelForTokenClassification.from_pretrained(FOLDER, num_labels=1)""",
+}
+"""How each folder of an export is loaded."""
+
+
+def model_cards(
     config: TrainingConfig,
     arm: ArmConfig,
     data: TrainingSet,
     estimates: Sequence[LabelEstimate],
     history: Sequence[HistoryRow],
-) -> str:
-    """Markdown with a Hugging Face header."""
+) -> dict[str, str]:
+    """For each folder of an export, Markdown with a Hugging Face header."""
     initial = np.array([row.initial for row in estimates])
     corrected = np.array([row.corrected for row in estimates])
     moved = initial != corrected
@@ -71,29 +88,35 @@ def model_card(
     shown = config.model_dump(mode="json", exclude={"arms"})
     if arm.correction is Correction.NONE:
         del shown["correction"]
-    return CARD.format(
-        base=config.model.base,
-        name=arm.name,
-        targets=arm.targets.value,
-        correction=arm.correction.value,
-        separator=data.solutions[0].token_ids[-1],
-        max_tokens=config.model.max_tokens,
-        trained=len(data.examples),
-        problems=len({example.problem_id for example in data.examples}),
-        passing=sum(example.final_label for example in data.examples),
-        too_long=data.too_long,
-        meta=len(data.meta_solutions),
-        steps=len(estimates),
-        initial_mean=_mean(initial),
-        corrected_mean=_mean(corrected),
-        moved=int(moved.sum()),
-        shift=_mean(np.abs(corrected - initial)[moved]),
-        weight=_mean(np.array([row.weight for row in estimates])),
-        first_loss=_mean(losses[:tenth]),
-        last_loss=_mean(losses[-tenth:]),
-        optimizer_steps=len(losses),
-        config=json.dumps(shown, indent=2),
-    )
+    facts = {
+        "base": config.model.base,
+        "name": arm.name,
+        "targets": arm.targets.value,
+        "correction": arm.correction.value,
+        "separator": data.solutions[0].token_ids[-1],
+        "max_tokens": config.model.max_tokens,
+        "trained": len(data.examples),
+        "problems": len({example.problem_id for example in data.examples}),
+        "passing": sum(example.final_label for example in data.examples),
+        "too_long": data.too_long,
+        "meta": len(data.meta_solutions),
+        "steps": len(estimates),
+        "initial_mean": _mean(initial),
+        "corrected_mean": _mean(corrected),
+        "moved": int(moved.sum()),
+        "shift": _mean(np.abs(corrected - initial)[moved]),
+        "weight": _mean(np.array([row.weight for row in estimates])),
+        "first_loss": _mean(losses[:tenth]),
+        "last_loss": _mean(losses[-tenth:]),
+        "optimizer_steps": len(losses),
+        "config": json.dumps(shown, indent=2),
+    }
+    return {
+        folder: CARD.format(
+            library="peft" if folder == "adapter" else "transformers", load=load, **facts
+        )
+        for folder, load in LOAD.items()
+    }
 
 
 def _mean(values: np.ndarray) -> float:

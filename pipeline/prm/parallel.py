@@ -1,9 +1,9 @@
 """Data parallelism as exact sums over ranks.
 
-Gradients are sums over the labels of a batch, added up over micro-batches and then over ranks in
-one call, and divided by the global count. DistributedDataParallel averages ranks as if they had
-equally many labels and needs every rank to run equally many backward passes; here ranks may differ
-in both, so that any number of workers computes the gradient of the same global batch.
+Gradients are sums over the labels of a batch, added up over micro-batches and then over ranks, and
+divided by the global count. DistributedDataParallel averages ranks as if they had equally many
+labels and needs every rank to run equally many backward passes; here ranks may differ in both, so
+that any number of workers computes the gradient of the same global batch.
 """
 
 from dataclasses import dataclass
@@ -11,6 +11,8 @@ from typing import TypeVar
 
 import torch
 import torch.distributed as dist
+from jaxtyping import Float
+from torch import Tensor
 
 T = TypeVar("T")
 
@@ -35,6 +37,10 @@ class Ranks:
                 tensor.copy_(there)
         return tensor
 
+    def most(self, count: int) -> int:
+        """The largest `count` of any rank."""
+        return max(self.gather(count))
+
     def gather(self, value: T) -> list[T]:
         """Every rank's value, by rank."""
         if self.world == 1:
@@ -47,3 +53,22 @@ class Ranks:
         """Overwrite `tensor` with that of rank 0."""
         if self.world > 1:
             dist.broadcast(tensor, src=0)
+
+
+@dataclass(frozen=True, slots=True)
+class InnerProduct:
+    """Of vectors over the trained weights, of which a rank holds all (`shards` None) or a part."""
+
+    shards: Ranks | None = None
+
+    def dot(self, a: Float[Tensor, " P"], b: Float[Tensor, " P"]) -> Float[Tensor, ""]:
+        product = torch.dot(a, b)
+        return product if self.shards is None else self.shards.sum(product)
+
+    def norm(self, a: Float[Tensor, " P"]) -> float:
+        norm = a.norm()
+        return float(norm if self.shards is None else self.shards.sum(norm.square()).sqrt())
+
+
+WHOLE = InnerProduct()
+"""Of vectors that every rank holds whole."""

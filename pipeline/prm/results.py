@@ -1,6 +1,7 @@
 """What a training leaves behind.
 
     <storage>/model/            the trained PRM, in Hugging Face form
+    <storage>/adapter/          its adapters alone, in peft's form, where it was trained with LoRA
     <storage>/labels.arrow      LabelEstimate rows: labels before and after correction
     <storage>/history.jsonl     one line per optimizer step
     <storage>/done.json         written last: everything else is there
@@ -13,9 +14,8 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import fsspec
-
-from pipeline.files import exists, write_atomically
+from pipeline.files import read_bytes, write_atomically
+from pipeline.folders import publish_folder
 from pipeline.part_file import write_rows
 from pipeline.prm.data import TrainingDataError
 from pipeline.records import LabelEstimate
@@ -42,6 +42,7 @@ class TrainedPRM:
     """A finished training. The paths are below its storage."""
 
     model: str
+    adapter: str | None
     labels: str
     history: str
     steps: int
@@ -59,19 +60,25 @@ class Outcome:
     trained: int
     too_long: int
     correction_stopped_at: int | None
+    adapter: bool = False
+
+
+def read_outcome(storage: str) -> Outcome | None:
+    """How a training ended; None where it has not."""
+    data = read_bytes(f"{storage}/done.json")
+    return None if data is None else Outcome(**json.loads(data))
 
 
 def finished(storage: str, fingerprint: str) -> TrainedPRM | None:
     """The results of a training that is done, else None. Raises TrainingDataError if they are of
     other data or settings."""
-    path = f"{storage}/done.json"
-    if not exists(path):
+    outcome = read_outcome(storage)
+    if outcome is None:
         return None
-    with fsspec.open(path, "rt") as file:
-        outcome = Outcome(**json.load(file))  # pyright: ignore[reportArgumentType]
-    check_fingerprint(path, outcome.fingerprint, fingerprint)
+    check_fingerprint(f"{storage}/done.json", outcome.fingerprint, fingerprint)
     return TrainedPRM(
         model=f"{storage}/model",
+        adapter=f"{storage}/adapter" if outcome.adapter else None,
         labels=f"{storage}/labels.arrow",
         history=f"{storage}/history.jsonl",
         steps=outcome.steps,
@@ -83,17 +90,15 @@ def finished(storage: str, fingerprint: str) -> TrainedPRM | None:
 
 def write_results(
     storage: str,
-    model: Path,
+    exported: Path,
     labels: Sequence[LabelEstimate],
     history: Sequence[HistoryRow],
     outcome: Outcome,
 ) -> None:
-    """Publish a finished training; `model` is a local directory."""
-    filesystem, directory = fsspec.core.url_to_fs(storage)
-    if filesystem.exists(f"{directory}/model"):
-        filesystem.rm(f"{directory}/model", recursive=True)
-    filesystem.makedirs(directory, exist_ok=True)
-    filesystem.put(str(model), f"{directory}/model", recursive=True)
+    """Publish a finished training; `exported` is a local directory with the folders of `export`."""
+    publish_folder(exported / "model", f"{storage}/model")
+    if outcome.adapter:
+        publish_folder(exported / "adapter", f"{storage}/adapter", last="adapter_config.json")
     write_rows(f"{storage}/labels.arrow", labels, LABEL_ESTIMATE)
     lines = "".join(json.dumps(asdict(row)) + "\n" for row in history)
     write_atomically(f"{storage}/history.jsonl", lines.encode())

@@ -1,17 +1,15 @@
 """Scores of function steps: one forward pass per solution, batched by length."""
 
 import logging
-import tempfile
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 
-import fsspec
 import torch
-from fsspec.implementations.local import LocalFileSystem
 
+from pipeline.folders import local_folder
 from pipeline.prm.batches import by_token_budget
-from pipeline.prm.encoding import EncodedSolution, Encoder, collate
+from pipeline.prm.encoding import ONE_TOKEN, EncodedSolution, Encoder, collate
 from pipeline.prm.model import StepScorer, load_scorer
+from pipeline.prm.parallel import Ranks
 from pipeline.records import Example, ScoredSolution
 
 logger = logging.getLogger(__name__)
@@ -29,8 +27,7 @@ class Scorer:
         `tokens_per_batch`: padded tokens of one forward pass."""
         self._device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         self._tokens_per_batch = tokens_per_batch
-        with local_copy(model_dir) as directory:
-            self._scorer, tokenizer = load_scorer(directory, self._device)
+        self._scorer, tokenizer = load_scorer(local_folder(model_dir), self._device)
         self._encoder = Encoder(tokenizer)
 
     def score(self, examples: Sequence[Example]) -> list[ScoredSolution]:
@@ -62,32 +59,27 @@ class Scorer:
         ]
 
 
-@torch.inference_mode()
+@torch.no_grad()  # not inference mode: what FSDP gathers under it could not be trained on again
 def score_encoded(
     scorer: StepScorer,
     solutions: Sequence[EncodedSolution],
     device: torch.device,
     tokens_per_batch: int = TOKENS_PER_BATCH,
+    *,
+    together: Ranks | None = None,
 ) -> list[tuple[float, ...]]:
     """The scores of the steps of every solution, in the order given; sequences of like length share
-    a forward pass."""
+    a forward pass. `together`: the ranks that share one sharded model, each with solutions of its
+    own; all of them run as many passes as the one with most."""
     scores: list[tuple[float, ...]] = [()] * len(solutions)
-    for batch in by_token_budget([len(s.token_ids) for s in solutions], tokens_per_batch):
+    batches = by_token_budget([len(s.token_ids) for s in solutions], tokens_per_batch)
+    if together is not None:
+        for _ in range(together.most(len(batches)) - len(batches)):
+            scorer(collate([ONE_TOKEN]).to(device))
+    for batch in batches:
         chunk = [solutions[index] for index in batch]
         logits = scorer(collate(chunk).to(device))
         by_solution = logits.sigmoid().split([len(s.step_positions) for s in chunk])
         for index, values in zip(batch, by_solution, strict=True):
             scores[index] = tuple(values.tolist())
     return scores
-
-
-@contextmanager
-def local_copy(model_dir: str) -> Iterator[str]:
-    """A local directory with the model's files; a remote one is downloaded first."""
-    filesystem, path = fsspec.core.url_to_fs(model_dir)
-    if isinstance(filesystem, LocalFileSystem):
-        yield path
-        return
-    with tempfile.TemporaryDirectory() as directory:
-        filesystem.get(path, f"{directory}/model", recursive=True)
-        yield f"{directory}/model"

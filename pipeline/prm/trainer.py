@@ -259,6 +259,7 @@ def _shaping_options(config: TrainingConfig) -> str:
             "correction": True,  # counts for the arms that correct
             "crossfit_strength": True,  # counts for the arms that cross-fit
             "workers": True,
+            "parallel": True,
             "use_gpu": True,
             "cpus_per_worker": True,
             "threads_per_worker": True,

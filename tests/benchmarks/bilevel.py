@@ -93,7 +93,7 @@ Side = Callable[[World], Callable[[], torch.Tensor | None]]
 
 
 def plain(world: World) -> Callable[[], None]:
-    flat = FlatParameters(world.scorer.parameters())
+    flat = FlatParameters(world.scorer)
 
     def step() -> None:
         flat.gradient.zero_()
@@ -105,7 +105,7 @@ def plain(world: World) -> Callable[[], None]:
 
 
 def ours(world: World) -> Callable[[], torch.Tensor]:
-    flat = FlatParameters(world.scorer.parameters())
+    flat = FlatParameters(world.scorer)
     distance: list[float | None] = [None]
 
     @torch.no_grad()

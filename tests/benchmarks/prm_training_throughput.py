@@ -54,7 +54,7 @@ def measure(repeats: int) -> dict[str, float]:
         config = ModelConfig(base=base, max_tokens=1024, lora=None, dtype="float32")
         scorer, _ = build_scorer(config, 0, torch.device("cpu"))
         whole = encoded_programs(base)
-    flat = FlatParameters(scorer.parameters())
+    flat = FlatParameters(scorer)
     apart = [prefix for solution in whole for prefix in prefixes(solution)]
     label_of = {
         (solution.solution_id, end): (number % 5) / 4

@@ -10,9 +10,11 @@ import torch
 from pipeline.config import ArmConfig, Correction, Targets, TrainingConfig
 from pipeline.prm.checkpoint import ArmState, load_state, save_state
 from pipeline.prm.data import TrainingDataError, TrainingExamples
-from pipeline.prm.encoding import Encoder
-from pipeline.prm.fitting import Fit, learning_rate
+from pipeline.prm.encoding import Encoder, TokenBatch
+from pipeline.prm.fitting import Fit
+from pipeline.prm.label_table import CorrectedLabels
 from pipeline.prm.model import build_scorer
+from pipeline.prm.optimizer import learning_rate
 from pipeline.prm.parallel import Ranks
 from pipeline.prm.results import HistoryRow
 from pipeline.prm.training_set import prepare
@@ -133,12 +135,15 @@ def test_a_killed_run_resumes_to_the_same_weights_and_labels(
     running.close()
 
     resumed = make_fit(base, arm)
-    state = load_state(str(tmp_path), "fingerprint", CPU)
+    state = load_state(str(tmp_path), "fingerprint")
     assert state is not None
     assert state.step == 5
     resumed.restore(state)
     assert finish(resumed) == undisturbed.history
     assert torch.equal(resumed.flat.values, undisturbed.flat.values)
+    moments, wanted = resumed.optimizer.state(), undisturbed.optimizer.state()
+    assert moments.keys() == wanted.keys() != set()
+    assert all(torch.equal(moments[name], wanted[name]) for name in wanted)
     assert torch.equal(resumed.table.values.nan_to_num(), undisturbed.table.values.nan_to_num())
     assert torch.equal(resumed.table.weights, undisturbed.table.weights)
     assert torch.equal(resumed.table.updates, undisturbed.table.updates)
@@ -148,11 +153,24 @@ def test_a_checkpoint_of_another_training_is_refused(base: str, tmp_path: Path) 
     fit = make_fit(base, CORRECTED)
     save_state(str(tmp_path), fit.state())
     with pytest.raises(TrainingDataError, match="other data or settings"):
-        load_state(str(tmp_path), "another", CPU)
-    assert load_state(str(tmp_path / "empty"), "fingerprint", CPU) is None
-    state = dataclasses.replace(fit.state(), parameters=torch.zeros(3))
-    with pytest.raises(TrainingDataError, match="another model"):
-        fit.restore(state)
+        load_state(str(tmp_path), "another")
+    assert load_state(str(tmp_path / "empty"), "fingerprint") is None
+    (name, shape), *rest = fit.flat.layout
+    wider = dataclasses.replace(fit.state(), layout=((name, (999, *shape[1:])), *rest))
+    with pytest.raises(
+        TrainingDataError, match=rf"another model.* hold {name} \[999, .* has {name}"
+    ):
+        fit.restore(wider)
+    moved = CorrectedLabels(("strange",), (0.5,), (1,), (1.0,))
+    other = dataclasses.replace(fit.state(), labels=moved)
+    with pytest.raises(TrainingDataError, match=r"other labels: 1 of its 1 .*, strange for one"):
+        fit.restore(other)
+
+
+def test_a_checkpoint_of_another_version_is_refused(base: str, tmp_path: Path) -> None:
+    torch.save({"fingerprint": "fingerprint"}, tmp_path / "checkpoint.pt")
+    with pytest.raises(TrainingDataError, match=r"checkpoint\.pt was written by another version"):
+        load_state(str(tmp_path), "fingerprint")
 
 
 def test_micro_batches_do_not_change_the_training(base: str) -> None:
@@ -171,9 +189,33 @@ def test_a_loss_that_is_not_finite_stops_and_names_step_and_solutions(base: str)
     fit.flat.values.data[:] = torch.nan
     batch = fit.plan.epoch(0)[2]
     name = fit.data.solutions[batch[0]].solution_id
-    with pytest.raises(TrainingDataError, match=f"loss nan.* at step 2 .*{name}"):
+    with pytest.raises(TrainingDataError, match=f"loss nan.* at step 2 .*16 solutions: {name}"):
         next(running)
     assert saved[-1].step == 2
+
+
+def test_the_solution_that_breaks_a_loss_is_named_alone(base: str) -> None:
+    fit = make_fit(base, ArmConfig(name="plain"))
+    broken = fit.data.solutions[fit.plan.epoch(0)[0][5]]
+    forward = fit.scorer.forward
+
+    def overflow(batch: TokenBatch) -> torch.Tensor:
+        rows = [list(row[: len(broken.token_ids)]) for row in batch.token_ids.tolist()]
+        hit = torch.tensor([row == list(broken.token_ids) for row in rows])
+        return forward(batch).masked_fill(hit[batch.step_rows], torch.inf)
+
+    fit.scorer.forward = overflow
+    with pytest.raises(TrainingDataError, match=f"1 solutions: {broken.solution_id}\\)"):
+        next(fit.run(lambda state: None))
+
+
+def test_a_correction_without_a_meta_program_that_fits_is_refused(base: str) -> None:
+    config = make_fit(base, ArmConfig(name="plain")).config
+    long = make_example(("double",) * 60, ("double",) * 60, role=Role.META)
+    with pytest.raises(
+        TrainingDataError, match=r"correction 'labels' needs finished meta programs"
+    ):
+        fit_of(config, CORRECTED, make_examples(4), [long], Ranks())
 
 
 def test_correction_stops_and_says_when_labels_drift_together(base: str) -> None:

@@ -227,3 +227,10 @@ def test_drift_is_measured_against_the_first_mean_label(
     mean: float, first: float, drifted: bool
 ) -> None:
     assert has_drifted(mean, first) is drifted
+
+
+@pytest.mark.parametrize("label", [float("nan"), -0.1, 1.5])
+def test_a_label_that_is_none_is_refused_with_its_step(label: float) -> None:
+    example = make_example(("double",) * 3, ("double",) * 3)
+    with pytest.raises(ValueError, match=f"{example.solution_id}: the label of step 2 is {label}"):
+        LabelTable([example], [[0.5, label, 1.0]], [0])

@@ -2,10 +2,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from peft import AutoPeftModelForTokenClassification
 from transformers import AutoModelForTokenClassification
 
 from pipeline.config import LoRA, ModelConfig
 from pipeline.prm.encoding import EncodedSolution, Encoder, collate
+from pipeline.prm.export import export
 from pipeline.prm.model import StepScorer, build_scorer
 from pipeline.prm.scoring import Scorer
 from tests.prm.world import make_example, make_examples
@@ -13,39 +15,62 @@ from tests.prm.world import make_example, make_examples
 CPU = torch.device("cpu")
 
 
-def built(base: str, lora: LoRA | None, dtype: str = "float32") -> tuple[StepScorer, Encoder]:
-    config = ModelConfig.model_validate(
+def config_of(base: str, lora: LoRA | None, dtype: str = "float32") -> ModelConfig:
+    return ModelConfig.model_validate(
         {"base": base, "max_tokens": 256, "lora": lora, "dtype": dtype}
     )
-    scorer, tokenizer = build_scorer(config, seed=0, device=CPU)
+
+
+def built(base: str, lora: LoRA | None, dtype: str = "float32") -> tuple[StepScorer, Encoder]:
+    scorer, tokenizer = build_scorer(config_of(base, lora, dtype), seed=0, device=CPU)
     return scorer, Encoder(tokenizer)
 
 
+def trained_weights(scorer: StepScorer) -> dict[str, torch.Tensor]:
+    """As after some training: no new weight is zero."""
+    random = torch.Generator().manual_seed(0)
+    trained = {n: p for n, p in scorer.named_parameters() if p.requires_grad}
+    with torch.no_grad():
+        for parameter in trained.values():
+            parameter.add_(torch.randn(parameter.shape, generator=random) * 0.05)
+    return {name: parameter.detach() for name, parameter in trained.items()}
+
+
+def scores_by_transformers(network: torch.nn.Module, encoded: list[EncodedSolution]):
+    """One solution at a time, as the model card says."""
+    scores = []
+    for solution in encoded:
+        with torch.inference_mode():
+            logits = network.eval()(torch.tensor([solution.token_ids])).logits
+        scores.append(logits[0, list(solution.step_positions), 0].sigmoid())
+    return torch.cat(scores)
+
+
 @pytest.mark.parametrize("lora", [None, LoRA(rank=4)], ids=["full", "lora"])
-def test_a_saved_model_gives_the_same_scores_through_transformers_and_through_scoring(
+def test_an_exported_model_gives_the_same_scores_through_transformers_peft_and_scoring(
     base: str, tmp_path: Path, lora: LoRA | None
 ) -> None:
     scorer, encoder = built(base, lora)
-    with torch.no_grad():
-        for parameter in scorer.parameters():
-            if parameter.requires_grad:
-                parameter.add_(torch.randn_like(parameter) * 0.05)
     examples = make_examples(6)
     encoded = [s for s in encoder.encode(examples).outcomes if isinstance(s, EncodedSolution)]
+    weights = trained_weights(scorer)
     with torch.inference_mode():
         trained = scorer(collate(encoded)).sigmoid()
-    scorer.save(tmp_path, encoder._tokenizer)
+    export(config_of(base, lora), weights, tmp_path)
 
-    loaded = AutoModelForTokenClassification.from_pretrained(tmp_path)
+    loaded = AutoModelForTokenClassification.from_pretrained(tmp_path / "model")
     assert loaded.config.num_labels == 1
-    by_transformers = []
-    for solution in encoded:
-        with torch.inference_mode():
-            logits = loaded.eval()(torch.tensor([solution.token_ids])).logits
-        by_transformers.append(logits[0, list(solution.step_positions), 0].sigmoid())
-    torch.testing.assert_close(torch.cat(by_transformers), trained, atol=1e-5, rtol=0)
+    torch.testing.assert_close(scores_by_transformers(loaded, encoded), trained, atol=1e-5, rtol=0)
 
-    scored = Scorer(str(tmp_path), device="cpu", tokens_per_batch=200).score(examples)
+    assert (tmp_path / "adapter").exists() is (lora is not None)
+    if lora:
+        adapter = AutoPeftModelForTokenClassification.from_pretrained(
+            tmp_path / "adapter", num_labels=1
+        )
+        by_peft = scores_by_transformers(adapter, encoded)
+        torch.testing.assert_close(by_peft, trained, atol=1e-5, rtol=0)
+
+    scored = Scorer(str(tmp_path / "model"), device="cpu", tokens_per_batch=200).score(examples)
     assert [s.solution_id for s in scored] == [e.solution_id for e in examples]
     by_scoring = torch.tensor([score for s in scored for score in s.step_scores])
     torch.testing.assert_close(by_scoring, trained, atol=1e-5, rtol=0)
@@ -84,12 +109,12 @@ def test_new_weights_depend_on_the_seed_alone(base: str) -> None:
 def test_solutions_that_cannot_be_scored_have_no_scores(
     base: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    scorer, encoder = built(base, None)
-    scorer.save(tmp_path, encoder._tokenizer)
+    scorer, _ = built(base, None)
+    export(config_of(base, None), dict(scorer.named_parameters()), tmp_path)
     fine = make_example(("double",), ("double",))
     without_code = make_example((), ())
     too_long = make_example(("double",) * 40, ("double",) * 40)
-    scorer_of_saved = Scorer(str(tmp_path), device="cpu")
+    scorer_of_saved = Scorer(str(tmp_path / "model"), device="cpu")
     scored = scorer_of_saved.score([without_code, fine, too_long])
     assert [len(s.step_scores) for s in scored] == [0, 1, 0]
     assert "not scored: too_long" in caplog.text

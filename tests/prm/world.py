@@ -14,8 +14,9 @@ from pipeline.prm.data import TrainingExamples
 from pipeline.prm.encoding import Encoder
 from pipeline.prm.fitting import Fit
 from pipeline.prm.label_table import initial_labels
-from pipeline.prm.model import build_scorer
+from pipeline.prm.model import build_tokenizer
 from pipeline.prm.parallel import Ranks
+from pipeline.prm.parallelize import parallelize
 from pipeline.prm.training_set import prepare
 from pipeline.records import Example, Role, content_hash
 
@@ -109,10 +110,11 @@ def fit_of(
     config: TrainingConfig, arm: ArmConfig, train: list[Example], meta: list[Example], ranks: Ranks
 ) -> Fit:
     """A training on examples, ready to run."""
-    scorer, tokenizer = build_scorer(config.model, config.seed, torch.device("cpu"))
-    data = prepare(TrainingExamples(tuple(train), tuple(meta)), Encoder(tokenizer))
+    scorer, flat = parallelize(config, ranks, torch.device("cpu"))
+    encoder = Encoder(build_tokenizer(config.model))
+    data = prepare(TrainingExamples(tuple(train), tuple(meta)), encoder)
     labels = [initial_labels(example, arm.targets) for example in data.examples]
-    return Fit(config, arm, data, labels, scorer, ranks, "fingerprint")
+    return Fit(config, arm, data, labels, scorer, flat, ranks, "fingerprint")
 
 
 def half_right(example: Example) -> Example:

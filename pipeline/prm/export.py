@@ -1,0 +1,40 @@
+"""A trained PRM as folders that others load.
+
+model/      `AutoModelForTokenClassification.from_pretrained`; adapters merged into the base, in
+            the base's own dtype: in bfloat16 the scores differ from training's by its rounding,
+            in float32 they are the same
+adapter/    adapters and head alone, in float32, for `peft.AutoPeftModelForTokenClassification`
+            (with `num_labels=1`): only where LoRA was trained
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from pipeline.config import ModelConfig
+from pipeline.prm.model import build_scorer, quiet
+from pipeline.prm.parallel import CPU
+
+
+def export(config: ModelConfig, trained: Mapping[str, Tensor], directory: Path) -> None:
+    """Write the folders below `directory`, from the trained weights by name.
+
+    The model is built anew in host memory: the one that was trained may be cut over ranks, and
+    merging would change it.
+    """
+    scorer, tokenizer = build_scorer(config, 0, CPU)
+    weights = {name: p for name, p in scorer.named_parameters() if p.requires_grad}
+    with torch.no_grad():
+        for name, weight in weights.items():
+            weight.copy_(trained[name])
+    if config.lora:
+        # peft's own notices, of a base that is a folder, are of no use here.
+        with quiet():
+            scorer.network.save_pretrained(directory / "adapter")  # pyright: ignore[reportCallIssue]
+        tokenizer.save_pretrained(directory / "adapter")
+        scorer.network = scorer.network.merge_and_unload()  # pyright: ignore[reportCallIssue]
+    with quiet():
+        scorer.classifier.save_pretrained(directory / "model")
+    tokenizer.save_pretrained(directory / "model")
