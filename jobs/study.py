@@ -25,6 +25,7 @@ from rich.console import Console
 from jobs.argument_types import positive
 from jobs.command import carry_out, config_parser
 from jobs.run import EXPECTED, STAGES, run
+from jobs.submitted import refuse_vanishing
 from jobs.terminal import Terminal
 from pipeline.config import ArmConfig, Correction, PipelineConfig, ScaleModelProblems, Targets
 from pipeline.evaluation.methods import ORACLE, PASS_AT_1
@@ -174,6 +175,7 @@ def _plan_of(chosen: argparse.Namespace, overrides: Sequence[str]) -> StudyPlan:
         out=chosen.out.absolute(),
     )
     plan.run_of(plan.seeds[0], plan.rates[0], plan.arms)  # what cannot be is told at once
+    refuse_vanishing(root=config.root, out=chosen.out)
     return plan
 
 

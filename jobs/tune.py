@@ -23,6 +23,7 @@ from pydantic import ValidationError
 from rich.console import Console
 
 from jobs.command import carry_out, config_parser
+from jobs.submitted import refuse_vanishing
 from jobs.train import EXPECTED
 from jobs.trials import Sweep, candidates, run_trials
 from pipeline import flow
@@ -123,6 +124,7 @@ def _sweep_of(chosen: argparse.Namespace, config: PipelineConfig) -> Sweep:
         tuple(str(Path(path).absolute()) for path in example_files(paths))
         for paths in (chosen.examples, chosen.validation)
     )
+    refuse_vanishing(out=chosen.out)
     digest = f"{_digest(examples)} {_digest(validation)}"
     return Sweep(config, arm, examples, validation, digest, str(chosen.out.absolute()))
 
