@@ -11,6 +11,7 @@ for every batch:
 
 import dataclasses
 import logging
+import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -192,18 +193,28 @@ class Fit:
         self.flat.gradient.mul_(clipping.scale)
         self.optimizer.step(rate)
 
-        meta_loss = None
+        meta_loss = hypergradient_norm = None
         if phi is not None:
             diagonal = self.optimizer.update_diagonal()
             meta_loss, meta_gradient = self._meta_gradient(epoch, whole)
             v = clipping.transposed(diagonal * meta_gradient)
             derivative = self._along(v, phi, sums.logits, share)
-            self._correct(slots, sums.logits.cpu(), (rate / sums.labels) * derivative)
+            hypergradient = (rate / sums.labels) * derivative
+            hypergradient_norm = math.sqrt(self.ranks.sum(hypergradient.square().sum()).item())
+            self._correct(slots, sums.logits.cpu(), hypergradient)
         mean_label, mean_weight = self._means()
         if phi is not None and mean_label is not None and mean_weight is not None:
             self._guard(mean_label, mean_weight)
         return HistoryRow(
-            self.step, epoch, sums.loss, meta_loss, mean_label, rate, norm, mean_weight
+            self.step,
+            epoch,
+            sums.loss,
+            meta_loss,
+            mean_label,
+            rate,
+            norm,
+            mean_weight,
+            hypergradient_norm,
         )
 
     def _targets_of(self, slots: Int[Tensor, " S"]) -> TargetsOf:

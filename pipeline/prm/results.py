@@ -24,8 +24,9 @@ from pipeline.schemas import LABEL_ESTIMATE
 
 @dataclass(frozen=True, slots=True)
 class HistoryRow:
-    """One optimizer step. `meta_loss` is known at corrections only; `mean_label` and `mean_weight`
-    are those of the free labels, None where an arm has none."""
+    """One optimizer step. `meta_loss` and `hypergradient_norm` (of this step's labels, before it is
+    normalised) are known at corrections only; `mean_label` and `mean_weight` are those of the free
+    labels, None where an arm has none."""
 
     step: int
     epoch: int
@@ -35,6 +36,7 @@ class HistoryRow:
     learning_rate: float
     gradient_norm: float
     mean_weight: float | None
+    hypergradient_norm: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -68,6 +68,7 @@ def test_all_arms_see_the_same_batches_and_only_correction_moves_labels(base: st
     assert moved.any()
     assert not moved[~corrected.table.free].any()
     assert [row.step for row in rows if row.meta_loss is not None] == list(range(2, 12, 2))
+    assert all((row.hypergradient_norm or 0) > 0 for row in rows if row.meta_loss is not None)
 
 
 def test_labels_against_a_shuffled_meta_set_are_other_labels(base: str) -> None:
