@@ -311,6 +311,8 @@ def _map(
     return dataset.map(
         cast(Any, worker),  # Ray's annotation knows functions only
         fn_constructor_args=arguments,
+        # Ray Data warns that options without a parameter of their own go in 2.64. Its named ones do
+        # not include these two yet, and without them a dying actor is restarted for ever.
         max_restarts=ACTOR_RETRIES,
         max_task_retries=ACTOR_RETRIES,
         **pool,

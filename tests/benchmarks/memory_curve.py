@@ -27,8 +27,7 @@ import ray
 from pipeline.config import PoolConfig
 from pipeline.plan import Plan
 from pipeline.store import part_files
-from tests import scripted_run
-from tests.benchmarks import waiting_work
+from tests import scripted_run, waiting_work
 
 PROBLEMS_PER_PART, SAMPLES = 16, 64
 ROWS_PER_PART = PROBLEMS_PER_PART * SAMPLES

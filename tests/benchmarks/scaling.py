@@ -23,8 +23,7 @@ import ray
 from ray.cluster_utils import Cluster
 
 from pipeline.config import PoolConfig
-from tests import scripted_run
-from tests.benchmarks import waiting_work
+from tests import scripted_run, waiting_work
 
 PROBLEMS_PER_PART, SAMPLES = 8, 16
 ROWS_PER_PART = PROBLEMS_PER_PART * SAMPLES
