@@ -10,6 +10,7 @@ import argparse
 import ctypes
 import importlib.metadata
 import logging
+import multiprocessing
 import os
 import shutil
 import socket
@@ -20,17 +21,20 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 import docker.errors
 import ray
 
+from pipeline.files import StoreError, is_local, listing
 from sandbox import IMAGE, SandboxUnavailable
 from sandbox.container import connect
 
 DISK_GB = 2.0  # free space that a run of the demo may take, GB
 CLOCK_S = 2.0  # skew to the store's file system that a lock's heartbeat bears, seconds
 CONNECT_S = 5.0  # for a cluster to accept a connection, seconds
+ANSWER_S = 60.0  # for a cluster to say what it offers, seconds; a busy one takes some
 PYTHONS = ((3, 11), (3, 12))
 KEYS = {
     "OPENAI_API_KEY": "policy `openai`",
@@ -65,35 +69,69 @@ def check_python() -> Finding:
     return Finding("Python", State.MISSING, f"{version} is not 3.11 or 3.12", "make clean setup")
 
 
-def check_ray(address: str | None) -> Finding:
+def check_ray(address: str | None) -> Iterator[Finding]:
+    """Ray, and what a cluster offers where one is named."""
     if address is None:
         cpus = len(os.sched_getaffinity(0))
-        return Finding("Ray", State.OK, f"{ray.__version__}, would start here with {cpus} CPUs")
-    try:
-        _reach(address)
-        ray.init(address=address, logging_level=logging.ERROR, log_to_driver=False)
-    except (OSError, RuntimeError, ValueError) as error:
-        reason = str(error).splitlines()[0]
-        return Finding(
+        yield Finding("Ray", State.OK, f"{ray.__version__}, would start here with {cpus} CPUs")
+        return
+    found = _ask(address)
+    if isinstance(found, str):
+        yield Finding(
             "Ray",
             State.MISSING,
-            f"{ray.__version__}, no cluster at {address}: {reason}",
+            f"{ray.__version__}, no cluster at {address}: {found}",
             "`ray start --head` or `ray up cluster.yaml`, or leave --address and RAY_ADDRESS out",
         )
-    try:
-        nodes = sum(node["Alive"] for node in ray.nodes())
-        resources = ray.cluster_resources()
-    finally:
-        ray.shutdown()
+        return
+    nodes, resources = found
     offered = ", ".join(f"{name} {resources.get(name, 0):g}" for name in ("CPU", "GPU", "docker"))
-    return Finding("Ray", State.OK, f"{ray.__version__}, at {address}: nodes {nodes}, {offered}")
+    yield Finding("Ray", State.OK, f"{ray.__version__}, at {address}: nodes {nodes}, {offered}")
+    if not resources.get("docker"):
+        yield Finding(
+            "Sandbox slots",
+            State.ABSENT,
+            "no node declares any: a run would wait for one that does",
+            "`ray start --address ... --resources '{\"docker\": 4}'` beside a Docker engine, or an "
+            "autoscaler that starts such nodes",
+        )
 
 
-def _reach(address: str) -> None:
-    """Raises OSError where nothing listens at `host:port`: `ray.init` would try for minutes."""
+def _ask(address: str) -> tuple[int, dict[str, float]] | str:
+    """The cluster's nodes and resources, or why it does not answer.
+
+    Asked by a process of its own: Ray tries an address that does not answer, that of a cluster that
+    is ending for one, for many minutes, and cannot be interrupted.
+    """
     host, colon, port = address.rpartition("://")[2].rpartition(":")
-    if colon:
-        socket.create_connection((host, int(port)), timeout=CONNECT_S).close()
+    try:
+        if colon:
+            socket.create_connection((host, int(port)), timeout=CONNECT_S).close()
+    except (OSError, ValueError) as error:
+        return str(error)
+    spawn = multiprocessing.get_context("spawn")
+    here, there = spawn.Pipe(duplex=False)
+    asking = spawn.Process(target=_tell, args=(address, there), daemon=True)
+    asking.start()
+    there.close()
+    try:
+        return here.recv() if here.poll(ANSWER_S) else f"no answer within {ANSWER_S:.0f} s"
+    except EOFError:
+        return "Ray ended while it was asked"
+    finally:
+        asking.kill()
+        asking.join()
+
+
+def _tell(address: str, answer: Connection) -> None:
+    quiet = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(quiet, 2)  # Ray's C++ repeats there what it tries
+    try:
+        ray.init(address=address, logging_level=logging.ERROR, log_to_driver=False)
+        nodes = sum(node["Alive"] for node in ray.nodes())
+        answer.send((nodes, ray.cluster_resources()))
+    except (OSError, RuntimeError, ValueError) as error:
+        answer.send(str(error).splitlines()[0])
 
 
 def check_sandbox() -> Iterator[Finding]:
@@ -104,8 +142,9 @@ def check_sandbox() -> Iterator[Finding]:
         yield Finding(
             "Docker engine",
             State.ABSENT,
-            f"{error}",
-            "`make sandbox` as root on Debian/Ubuntu; without one the demo runs unsandboxed",
+            f"{error}".partition(". ")[0],
+            "`make sandbox` as root on Debian/Ubuntu, the group `docker` where permission is "
+            "denied, or DOCKER_HOST; without one the demo runs unsandboxed",
         )
         return
     try:
@@ -165,10 +204,15 @@ def check_store(root: str) -> Iterator[Finding]:
     """Free space under a local root, and the clock against its file system's: a lock's heartbeat
     is as good as the agreement of the two."""
     now = f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC"
-    if "://" in root:
+    if not is_local(root):
+        yield _reach(root)
         yield Finding("Clock", State.OK, now)
         return
-    directory = _nearest_existing(Path(root).absolute())
+    path = Path(root).absolute()
+    directory = next(parent for parent in (path, *path.parents) if parent.exists())
+    if not directory.is_dir():
+        yield Finding("Store", State.MISSING, f"{directory} is no folder", "give --root elsewhere")
+        return
     free = shutil.disk_usage(directory).free / 1e9
     yield (
         Finding("Disk", State.OK, f"{free:.1f} GB free for {root}")
@@ -198,14 +242,24 @@ def check_store(root: str) -> Iterator[Finding]:
     )
 
 
-def _nearest_existing(path: Path) -> Path:
-    return next(parent for parent in (path, *path.parents) if parent.is_dir())
+def _reach(root: str) -> Finding:
+    try:
+        listing(root)
+    except (OSError, StoreError) as error:
+        return Finding(
+            "Store",
+            State.MISSING,
+            f"{root}: {str(error).splitlines()[0][:200]}",
+            "credentials and endpoint in the environment (AWS_ACCESS_KEY_ID, AWS_ENDPOINT_URL, "
+            "...), or --root elsewhere",
+        )
+    return Finding("Store", State.OK, f"{root} can be listed")
 
 
 def examine(root: str, address: str | None) -> Iterator[Finding]:
     """Every finding, as soon as it is known."""
     yield check_python()
-    yield check_ray(address)
+    yield from check_ray(address)
     yield from check_sandbox()
     yield check_gpus()
     yield check_vllm()

@@ -1,14 +1,16 @@
 """The doctor says what is missing, one line each, and fails only for what the demo needs."""
 
 import os
+import socket
 import subprocess
 import sys
+import types
 from pathlib import Path
 
 import pytest
 from ray.cluster_utils import Cluster
 
-from jobs.doctor import Finding, State, main
+from jobs.doctor import Finding, State, check_ray, check_store, main
 
 NEEDS = ("Python", "Ray", "vLLM", "Disk", "Clock")
 
@@ -77,27 +79,58 @@ def test_a_vllm_that_does_not_import_is_missing_and_fails(tmp_path: Path) -> Non
     assert _lines(outcome.stdout)["vLLM"][0] == "missing"
 
 
-def test_a_cluster_that_does_not_answer_is_missing() -> None:
-    outcome = _run("--address", "127.0.0.1:1")
+@pytest.mark.parametrize("address", ["127.0.0.1:1", "ray://nowhere", "127.0.0.1:x"])
+def test_a_cluster_that_is_not_there_is_missing(address: str) -> None:
+    (finding,) = check_ray(address)
+    assert finding.state is State.MISSING
+    assert f"no cluster at {address}: " in finding.detail
 
-    assert outcome.returncode == 1, outcome.stderr
-    assert "no cluster at 127.0.0.1:1" in outcome.stdout
+
+def test_a_cluster_that_accepts_a_connection_and_says_nothing_is_given_up(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("jobs.doctor.ANSWER_S", 3.0)
+    with socket.create_server(("127.0.0.1", 0)) as mute:
+        (finding,) = check_ray(f"127.0.0.1:{mute.getsockname()[1]}")
+    assert finding.state is State.MISSING
+    assert "no answer within 3 s" in finding.detail
+
+
+def test_a_disk_that_is_nearly_full_is_missing_with_what_is_free(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(
+        "shutil.disk_usage", lambda _: types.SimpleNamespace(total=10e9, used=9.5e9, free=0.5e9)
+    )
+    disk, clock = check_store(str(tmp_path / "store"))
+    assert disk.state is State.MISSING
+    assert disk.detail.startswith("0.5 GB free for ")
+    assert disk.mend == "free some, or give --root elsewhere"
+    assert clock.state is State.OK
+
+
+def test_a_root_below_a_file_or_behind_an_unknown_scheme_is_missing(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    for root in (f"{tmp_path}/file/store", "nothing://bucket/store"):
+        first, *_ = check_store(root)
+        assert (first.name, first.state) == ("Store", State.MISSING)
+        assert "--root elsewhere" in first.mend
 
 
 @pytest.mark.slow
-def test_a_clusters_nodes_and_resources_are_counted() -> None:
-    cluster = Cluster(
-        initialize_head=True,
-        head_node_args={"num_cpus": 1, "num_gpus": 0, "resources": {"docker": 2}},
-    )
+def test_a_clusters_nodes_and_resources_are_counted_and_slots_missed() -> None:
+    head = {"num_cpus": 1, "num_gpus": 0}
+    cluster = Cluster(initialize_head=True, head_node_args=head)
     address = str(cluster.address)
     try:
-        outcome = _run("--address", address)
+        found, slots = check_ray(address)
     finally:
         cluster.shutdown()
 
-    assert outcome.returncode == 0, outcome.stderr
-    assert f"at {address}: nodes 1, CPU 1, GPU 0, docker 2" in outcome.stdout
+    assert found.state is State.OK, found
+    assert f"at {address}: nodes 1, CPU 1, GPU 0, docker 0" in found.detail
+    assert (slots.name, slots.state) == ("Sandbox slots", State.ABSENT)
+    assert "ray start" in slots.mend
 
 
 def test_a_finding_is_one_line_with_its_mend() -> None:
