@@ -1,4 +1,4 @@
-"""`jobs.study`: the plan of its runs, and its choices on validation. A study of a finished run is in
+"""`jobs.study`: the plan of its runs, and its choices on validation. A study of a run is in
 tests/test_story.py, the figures over several seeds in tests/evaluation/test_study.py."""
 
 from pathlib import Path

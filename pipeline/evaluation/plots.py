@@ -10,6 +10,7 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from pipeline.evaluation.labels import LabelQuality
 from pipeline.evaluation.methods import ORACLE, PASS_AT_1
@@ -21,6 +22,8 @@ _PALETTE = (
     *("#E69F00", "#56B4E9", "#0072B2", "#D55E00", "#CC79A7", "#009E73"),
     *("#882255", "#999933", "#44AA99"),
 )
+PANELS_ACROSS = 5
+"""More of them side by side cannot be read on a page."""
 _INK, _FAINT = "#222222", "#D9D9D9"
 STYLE: Any = {
     "font.family": "DejaVu Sans",
@@ -53,7 +56,7 @@ def _titles(selection: Selection) -> dict[str, str]:
 
 
 def best_of_n_plot(selection: Selection) -> Figure:
-    """Accuracy against N for every method, with its interval as a band."""
+    """Accuracy against N for every method. No intervals: the bands of five methods are one grey."""
     colour = colours(row.method for row in selection.methods)
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(8, 4.6), layout="constrained")
@@ -71,8 +74,6 @@ def best_of_n_plot(selection: Selection) -> Figure:
                 linestyle=(0, (4, 2)) if reference else "-",
                 marker="o" if len(n) == 1 else None,
             )
-            if not reference:
-                _band(axes, n, row.curve, colour[row.method])
             ends.append((values[-1], f"{row.title}  {values[-1]:.1f}", colour[row.method]))
         _label_ends(axes, float(n[-1]), ends, gap=0.052)
         axes.set(
@@ -83,14 +84,6 @@ def best_of_n_plot(selection: Selection) -> Figure:
         )
         axes.grid(visible=False, axis="x")
         return figure
-
-
-def _band(axes: Axes, x: np.ndarray, curve: Sequence[Estimate], colour: str) -> None:
-    intervals = [estimate.interval for estimate in curve]
-    bounds = [(100 * i.low, 100 * i.high) for i in intervals if i is not None]
-    if len(bounds) == len(x):
-        low, high = zip(*bounds, strict=True)
-        axes.fill_between(x, low, high, color=colour, alpha=0.08, linewidth=0)
 
 
 def _label_ends(
@@ -146,7 +139,7 @@ def label_quality_plot(selection: Selection) -> Figure:
         raise ValueError("no label quality to draw: the truth of the training steps is not known")
     panels: list[tuple[str, Callable[[LabelQuality], tuple[Estimate | None, Estimate | None]]]] = [
         ("AUROC, more is better", lambda q: (q.before.auroc, q.after.auroc)),
-        ("squared error, less is better", lambda q: (q.before.brier, q.after.brier)),
+        ("Brier score, less is better", lambda q: (q.before.brier, q.after.brier)),
     ]
     colour, title = colours(row.method for row in selection.methods), _titles(selection)
     rows = selection.labels[::-1]
@@ -199,32 +192,38 @@ def _before_after(
 
 
 def reliability_plot(selection: Selection) -> Figure:
-    """Share of right steps against score, a row per target and a column per method; raises
-    ValueError where there are no scores."""
+    """Share of right steps against score: a panel per method and target, methods side by side as
+    far as a page is wide, targets below each other; raises ValueError where there are no scores."""
     targets = [t for t in CalibrationTarget if any(c.target is t for c in selection.calibration)]
     if not targets:
         raise ValueError("no calibration to draw: no method has scores")
     methods = list(dict.fromkeys(row.method for row in selection.calibration))
     cells = {(row.target, row.method): row for row in selection.calibration}
     colour, title = colours(row.method for row in selection.methods), _titles(selection)
+    across = -(-len(methods) // -(-len(methods) // PANELS_ACROSS))  # as even rows as can be
+    shown = [
+        (target, methods[start : start + across])
+        for start in range(0, len(methods), across)
+        for target in targets
+        if any((target, method) in cells for method in methods[start : start + across])
+    ]
     with mpl.rc_context(STYLE):
-        size = (max(1.75 * len(methods), 2.6), 0.6 + 1.75 * len(targets))
+        size = (max(1.75 * across, 2.6), 0.6 + 1.9 * len(shown))
         figure = Figure(figsize=size, layout="compressed")
-        grid = figure.subplots(len(targets), len(methods), sharex=True, sharey=True, squeeze=False)
-        for (i, target), (j, method) in itertools.product(enumerate(targets), enumerate(methods)):
-            axes = grid[i, j]
-            if (target, method) not in cells:
-                axes.set_axis_off()
-                continue
-            _reliability_panel(axes, cells[target, method], colour[method])
-            if i == 0:
+        grid = figure.subplots(len(shown), across, sharex=True, sharey=True, squeeze=False)
+        for panels, (target, some) in zip(grid, shown, strict=True):
+            first = True
+            for axes, method in itertools.zip_longest(panels, some):
+                if (target, method) not in cells:
+                    axes.set_axis_off()
+                    continue
+                _reliability_panel(axes, cells[target, method], colour[method])
                 axes.set_title(title[method].replace(" + ", " +\n"), fontsize=8.5)
-            if j == 0 or (target, methods[j - 1]) not in cells:
-                axes.set_ylabel(_SHARE[target], fontsize=8)
-                axes.tick_params(labelleft=True)
-            if not any((below, method) in cells for below in targets[i + 1 :]):
+                axes.tick_params(labelbottom=True, labelleft=first)
                 axes.set_xlabel("score", fontsize=8)
-                axes.tick_params(labelbottom=True)
+                if first:
+                    axes.set_ylabel(_SHARE[target], fontsize=8)
+                first = False
         return figure
 
 
@@ -292,6 +291,7 @@ def training_plot(selection: Selection, history: Sequence[TrainingPoint]) -> Fig
             axes.set_title(name)
             axes.grid(visible=False, axis="x")
             axes.set(xlim=(0, max(last, 1)), xlabel="optimizer step")
+            axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         return figure
 
 

@@ -66,9 +66,8 @@ def _pictures(selection: Selection, history: Sequence[TrainingPoint]) -> list[_P
             "best_of_n",
             "More programs to choose from",
             "A good scorer climbs towards the oracle as N grows; one that bends down prefers "
-            "confident wrong programs. At N = 1 there is no choice, so all start at pass@1. Bands "
-            "are each method's own intervals; whether two methods differ is said under "
-            "'What was found'.",
+            "confident wrong programs. At N = 1 there is no choice, so all start at pass@1. "
+            "Whether two methods differ is said under 'What was found', not by this picture.",
             lambda: best_of_n_plot(selection),
         )
     ]
@@ -88,8 +87,8 @@ def _pictures(selection: Selection, history: Sequence[TrainingPoint]) -> list[_P
         shown = "The score of the last step against the unit tests. "
         if any(held.target is CalibrationTarget.TRUTH for held in selection.calibration):
             shown = (
-                "Above: the score of the last step against the unit tests; below: scores of "
-                "earlier steps against the truth. "
+                "By rows, the score of the last step against the unit tests, or scores of earlier "
+                "steps against the truth. "
             )
         pictures.append(
             _Picture(
