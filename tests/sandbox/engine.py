@@ -3,6 +3,7 @@ and nothing shared with the machine's."""
 
 import os
 import shutil
+import signal
 import subprocess
 import tempfile
 import time
@@ -118,9 +119,18 @@ class Engine:
         if self._process is not None and self._process.poll() is None:
             self._process.terminate()  # it ends its containers and its containerd
             self._process.wait(_PATIENCE_S)
+        self._kill_shims()
         for mount in self._mounts():  # a killed engine leaves those of its containers
             subprocess.run(["umount", "-l", mount], check=False)
         shutil.rmtree(self._data, ignore_errors=True)
+
+    def _kill_shims(self) -> None:
+        """Those of containers that a killed engine left, and that its successor did not take up."""
+        for process in Path("/proc").glob("[0-9]*"):
+            with suppress(OSError):  # it has ended
+                command = (process / "cmdline").read_bytes()
+                if b"containerd-shim" in command and os.fsencode(self._place) in command:
+                    os.kill(int(process.name), signal.SIGKILL)
 
     def _mounts(self) -> list[str]:
         lines = Path("/proc/self/mounts").read_text().splitlines()
