@@ -234,6 +234,11 @@ def show(console: Console, result: Estimate, notes: Sequence[str]) -> None:
     )
     table.add_row("core-hours, at most", "", "", f"{run.core_hours:,.1f}")
     table.add_row("hours in all slots, at most", "", "", f"{run.hours:,.1f}")
+    table.add_section()
+    kept = result.footprint
+    table.add_row("parts", "", "", f"{kept.parts:,}")
+    table.add_row("shards, at most", "", "", f"{kept.shard_bytes / 1e9:,.1f} GB")
+    table.add_row("driver's memory for them", "", "", f"{kept.driver_bytes / 1e6:,.1f} MB")
     console.print(table)
     if any(asked.batch_hours for asked in stages):
         console.print(

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 
 from pipeline.config import OpenAIPolicy, PipelineConfig, PolicyConfig, PoolConfig, VLLMPolicy
 from pipeline.early_stop import waves
+from pipeline.footprint import Footprint, footprint
 from pipeline.prompts import Prompt, completion_prompt, solution_prompt
 from pipeline.records import Problem, Role
 
@@ -49,6 +50,9 @@ class Assumptions:
     gpu_tokens_per_s: Assumption
     tests_per_program: Assumption
     cpu_s_per_test: Assumption
+    solution_bytes: Assumption
+    rollout_bytes: Assumption
+    part_bytes: Assumption
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +111,7 @@ class Estimate:
     sampling: Asked
     rollouts: Asked
     executed: Executed
+    footprint: Footprint
     assumptions: Assumptions
 
 
@@ -164,8 +169,9 @@ def estimate(
     )
     programs = sampling.calls + completing.calls
     core_hours = programs * assumed.tests_per_program.value * assumed.cpu_s_per_test.value / 3600
+    by_role = {role.value: sum(of is role for of in roles.values()) for role in Role}
     return Estimate(
-        problems_by_role={role.value: sum(of is role for of in roles.values()) for role in Role},
+        problems_by_role=by_role,
         sampling=sampling,
         rollouts=completing,
         executed=Executed(
@@ -173,6 +179,15 @@ def estimate(
             rollouts=completing.calls,
             core_hours=core_hours,
             hours=core_hours / config.sandbox.slots,
+        ),
+        footprint=footprint(
+            config,
+            by_role,
+            sampling.calls,
+            completing.calls,
+            solution_bytes=assumed.solution_bytes.value,
+            rollout_bytes=assumed.rollout_bytes.value,
+            part_bytes=assumed.part_bytes.value,
         ),
         assumptions=assumed,
     )

@@ -46,6 +46,9 @@ NUMBERS = {
     "gpu_tokens_per_s": 1000.0,
     "tests_per_program": 10.0,
     "cpu_s_per_test": 0.5,
+    "solution_bytes": 1000.0,
+    "rollout_bytes": 500.0,
+    "part_bytes": 100.0,
 }
 
 
@@ -71,6 +74,18 @@ ROLES = {"a": Role.TRAIN, "b": Role.TRAIN, "c": Role.TEST}  # d has none
 
 def of(options: PipelineConfig, tokens: float = 100.0, **changes: float) -> Estimate:
     return estimate(options, PROBLEMS, ROLES, assumed(**changes), lambda _: tokens)
+
+
+def test_parts_bytes_and_the_drivers_share_are_worked_out_by_hand() -> None:
+    """Of 3 problems, 2 are labelled: 3 parts of one problem, with 4 stages and 2 more each wave."""
+    sampling = {"samples": 2, "problems_per_part": 1}
+    found = of(config(OPENAI, sampling=sampling)).footprint
+    assert found.parts == 3 * 4 + 2 * 2
+    assert found.shard_bytes == 6 * 1000 + 48 * 500
+    assert found.driver_bytes == 16 * 100
+    stopping = {"samples": 3, "early_stop": {"first": 2}}  # two waves
+    found = of(config(OPENAI, sampling=sampling, rollouts=stopping)).footprint
+    assert found.parts == 3 * 4 + 2 * 2 * 2
 
 
 def test_calls_are_counted_by_role_samples_steps_and_rollouts() -> None:
