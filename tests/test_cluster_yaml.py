@@ -2,12 +2,16 @@
 
 import copy
 import re
+import tomllib
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 from ray.autoscaler._private.util import prepare_config, validate_config
+
+from pipeline.settings import load_config
+from tests.placement import homeless
 
 ROOT = Path(__file__).parent.parent
 TEXT = (ROOT / "cluster.yaml").read_text()
@@ -56,6 +60,28 @@ def test_only_gpu_nodes_offer_gpus_and_install_the_gpu_lock() -> None:
 def test_the_node_types_together_fit_under_the_clusters_limit() -> None:
     workers = sum(node.get("max_workers", 0) for node in NODE_TYPES.values())
     assert workers == CONFIG["max_workers"]
+
+
+def test_there_is_a_node_for_every_actor_of_the_papers_run_and_none_beside_the_driver() -> None:
+    config = load_config(ROOT / "jobs/configs/livecodebench.yaml")
+    offers = [node["resources"] for node in NODE_TYPES.values()]
+    assert homeless(config, offers) == []
+    assert NODE_TYPES["head"]["resources"] == {"CPU": 0}
+    slots = NODE_TYPES["sandbox"]["max_workers"] * NODE_TYPES["sandbox"]["resources"]["docker"]
+    assert slots >= config.sandbox.slots
+    gpus = NODE_TYPES["gpu"]["max_workers"] * NODE_TYPES["gpu"]["resources"]["GPU"]
+    assert gpus >= max(config.training.workers, config.rollouts.pool.max_size)
+
+
+def test_nodes_of_both_locks_start_the_same_ray() -> None:
+    """Ray refuses nodes of another version than the head's."""
+    pins = {
+        lock: re.findall(r"(?m)^ray==(\S+)", (ROOT / f"requirements/{lock}.lock").read_text())
+        for lock in ("cpu", "gpu")
+    }
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    (pinned,) = [name for name in project["dependencies"] if name.startswith("ray[")]
+    assert pins["cpu"] == pins["gpu"] == [pinned.partition("==")[2]]
 
 
 def test_set_up_calls_only_targets_that_the_makefile_has() -> None:
