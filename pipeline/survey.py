@@ -8,16 +8,18 @@ failing disk might do, is met when the part is read: every read checks the rows.
 """
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from pipeline.files import FileState, StoreError, listing, read_bytes, write_atomically
+from pipeline.files import FileState, StoreError, is_local, listing, read_bytes, write_atomically
 from pipeline.part_file import DamagedPart, Footer, PartSummary, check_part
 from pipeline.store import StageStore, part_files
 
 _FORMAT = 1
+_AT_ONCE = 16  # requests to an object store, each of which is tens of milliseconds
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +47,7 @@ class Survey:
         Reads whole what was never read, or has changed. Raises OtherVersion.
         """
         files = part_files(listing(self.stage.directory))
+        found = self._look({i: files[i] for i in indices if i in files}, self._check)
         inputs = [Survey(stage) for stage in self.stage.inputs]
         digests = [each.digests(indices) for each in inputs]
         todo: list[int] = []
@@ -55,7 +58,9 @@ class Survey:
                 todo.append(index)
                 continue
             try:
-                footer = self._verified(index, state)
+                footer = found[index]
+                if isinstance(footer, DamagedPart):
+                    raise footer
                 now = {
                     each.stage.name: of_parts[index]
                     for each, of_parts in zip(inputs, digests, strict=True)
@@ -98,33 +103,51 @@ class Survey:
             write_atomically(self._path, data, durable=False)
             self._changed = False
 
-    def _verified(self, index: int, state: FileState) -> Footer:
-        known = self._known.get(index)
-        if known is None or known.state != state:
-            self._known.pop(index, None)
-            known = _Known(state, check_part(self.stage.path(index), self.stage.schema))
-            self._keep(index, known)
-        return known.footer
-
     def _footers(self, indices: Iterable[int]) -> dict[int, Footer]:
         files = part_files(listing(self.stage.directory))
-        footers: dict[int, Footer] = {}
-        for index in files.keys() & set(indices):
-            state, known = files[index], self._known.get(index)
-            if self._damaged.get(index) == state:
-                continue
-            if known is None or known.state != state:
-                try:
-                    known = _Known(state, self.stage.footer(index))
-                except DamagedPart:  # it is redone, then it counts
-                    continue
-                self._keep(index, known)
-            footers[index] = known.footer
-        return footers
+        there = {
+            index: files[index]
+            for index in files.keys() & set(indices)
+            if self._damaged.get(index) != files[index]
+        }
+        found = self._look(there, self.stage.footer)  # a damaged one is redone, then it counts
+        return {i: footer for i, footer in found.items() if isinstance(footer, Footer)}
 
-    def _keep(self, index: int, known: _Known) -> None:
-        self._known[index] = known
-        self._changed = True
+    def _check(self, index: int) -> Footer:
+        return check_part(self.stage.path(index), self.stage.schema)
+
+    def _look(
+        self, states: dict[int, FileState], read: Callable[[int], Footer]
+    ) -> dict[int, Footer | DamagedPart]:
+        """The footers of parts: those that are known, and the others by `read`."""
+        found: dict[int, Footer | DamagedPart] = {
+            index: known.footer
+            for index, state in states.items()
+            if (known := self._known.get(index)) is not None and known.state == state
+        }
+        unknown = [index for index in states if index not in found]
+        for index, footer in zip(unknown, self._read_all(unknown, read), strict=True):
+            found[index] = footer
+            self._known.pop(index, None)
+            if isinstance(footer, Footer):
+                self._known[index] = _Known(states[index], footer)
+                self._changed = True
+        return found
+
+    def _read_all(
+        self, indices: list[int], read: Callable[[int], Footer]
+    ) -> Iterator[Footer | DamagedPart]:
+        def one(index: int) -> Footer | DamagedPart:
+            try:
+                return read(index)
+            except DamagedPart as damage:
+                return damage
+
+        if is_local(self.stage.root) or len(indices) < 2:
+            yield from map(one, indices)
+            return
+        with ThreadPoolExecutor(_AT_ONCE) as pool:
+            yield from pool.map(one, indices)
 
 
 def missing_parts(
