@@ -151,6 +151,7 @@ class MLflow:
         met = directory / "mlflow_run"
         if met.exists():
             self._run = met.read_text()
+            self._client.update_run(self._run, status="RUNNING")
             return
         experiment = mlflow.set_experiment(config.name)
         self._run = str(self._client.create_run(experiment.experiment_id).info.run_id)
