@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from jobs.run_status import read_plan, run_status
+from jobs.study import main as study_main
 from pipeline.plan import Plan
 from pipeline.records import Role
 from sandbox.protocol import Isolation, Status
@@ -72,7 +73,7 @@ def modified(paths: Sequence[Path]) -> dict[Path, int]:
 
 def test_a_run_ends_with_a_table_and_a_report(story: tuple[Path, str]) -> None:
     place, output = story
-    for row in ("pass@1", "ORM", "oracle"):
+    for row in ("pass@1", "ORM", "PRM cross-fitted", "oracle", "AUROC", "Brier score", "ECE"):
         assert row in output
     report = place / "story" / "report"
     selection = json.loads((report / "selection.json").read_text())
@@ -138,6 +139,32 @@ def test_a_second_run_finds_everything_in_place(story: tuple[Path, str]) -> None
     assert again.returncode == 0, again.stdout + again.stderr
     assert modified(sorted((place / "store").rglob("part-*.arrow"))) == before
     assert (place / "story" / "report" / "selection.json").read_bytes() == selection
+
+
+def test_a_study_takes_a_finished_run_for_its_first_seed(
+    story: tuple[Path, str], capfd: pytest.CaptureFixture[str]
+) -> None:
+    place, _ = story
+    before = modified(sorted((place / "store").rglob("*.arrow")))
+    sizes = [word for key, value in SIZES.items() for word in (f"--{key}", str(value))]
+    arms = ["orm", "prm_soft", "prm_hard", "prm_crossfit", "prm_corrected", "prm_true"]
+    done = study_main(
+        [
+            *("--config", "jobs/configs/demo.yaml", "--root", str(place / "store"), *sizes),
+            *("--seeds", "1", "--arms", ",".join(arms), "--out", str(place / "study")),
+        ]
+    )
+    output = capfd.readouterr().out
+    assert done == 0, output
+    assert modified(sorted((place / "store").rglob("*.arrow"))) == before  # nothing was computed
+    selection = json.loads((place / "story" / "report" / "selection.json").read_text())
+    study = json.loads((place / "study" / "study.json").read_text())
+    assert {row["method"]: row["estimate"]["value"] for row in study["methods"]} == {
+        row["method"]: pytest.approx(row["overall"]["value"]) for row in selection["methods"]
+    }
+    assert {row["method"] for row in study["labels"]} == set(arms) - {"orm", "prm_true"}
+    assert (place / "study" / "study.png").read_bytes().startswith(b"\x89PNG")
+    assert "1 of 1 seeds" in output
 
 
 def test_a_truncated_part_is_told_and_made_again_alone(story: tuple[Path, str], plan: Plan) -> None:
