@@ -3,9 +3,10 @@
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from glob import glob
+from fnmatch import fnmatch
 
 from pipeline.config import ArmConfig, Correction, MetaProblems, Targets, TrainingConfig
+from pipeline.files import is_local, listing
 from pipeline.part_file import read_table
 from pipeline.records import Example, Role, content_hash
 from pipeline.schemas import EXAMPLE
@@ -28,15 +29,24 @@ class TrainingExamples:
 
 
 def example_files(paths: Sequence[str]) -> list[str]:
-    """The Example shards that files and directories name, directories replaced by their parts.
-    Raises TrainingDataError for one that names none."""
+    """The Example shards that files and directories name, local or behind a URI, directories
+    replaced by their parts. Raises TrainingDataError for one that names none."""
     found: list[str] = []
     for path in paths:
-        parts = sorted(glob(f"{path.rstrip('/')}/part-*.arrow")) if os.path.isdir(path) else [path]
+        parts = _parts_in(path) if _is_directory(path) else [path]
         if not parts:
             raise TrainingDataError(f"{path}: holds no part-*.arrow; name Example shards")
         found += parts
     return found
+
+
+def _is_directory(path: str) -> bool:
+    return os.path.isdir(path) if is_local(path) else not path.endswith(".arrow")
+
+
+def _parts_in(directory: str) -> list[str]:
+    names = [f"{directory.rstrip('/')}/{name}" for name in sorted(listing(directory))]
+    return [name for name in names if fnmatch(name, "*/part-*.arrow")]
 
 
 def read_examples(paths: Sequence[str], config: TrainingConfig) -> TrainingExamples:
