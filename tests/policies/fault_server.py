@@ -19,6 +19,9 @@ from typing import Any, Self
 
 from tests.policies.batch_endpoints import BatchEndpoints
 
+Answer = Callable[[dict[str, Any]], dict[str, Any]]
+"""The body of a success, for that of a request."""
+
 MODEL = "o4-mini"
 PROMPT_TOKENS = 40
 COMPLETION_TOKENS = 100
@@ -127,6 +130,8 @@ class FaultServer:
         self.latency_s = latency_s
         self.faults: collections.deque[Fault] = collections.deque()
         self.preflight_faults: collections.deque[Fault] = collections.deque()
+        self.answer: Answer = answer_to
+        """Of a call; `batches.result` is that of a line of a batch."""
         self.batches = BatchEndpoints()
         self.hang_on: tuple[str, str] | None = None
         """Method and part of a path: the next such request is never replied to."""
@@ -183,7 +188,7 @@ class FaultServer:
             self.answered += fault is None
         if fault is not None:
             return fault
-        told = answer_to(body)
+        told = self.answer(body)
         return Fault(200, self.answer_headers, json.dumps(told).encode())
 
 
