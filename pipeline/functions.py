@@ -7,6 +7,7 @@ steps concatenate to the program, byte for byte, and every prefix ends right aft
 """
 
 import ast
+import bisect
 import re
 import warnings
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ UNPARSED = "<unparsed>"  # the rest of a program after the last function that pa
 # Where a head of an unparsable program may end: before an unindented statement, or before what may
 # be a method. Comments are left out, they belong to what follows.
 _CUT = re.compile(rb"^(?:[^\s#)\]}]|[ \t]+(?:def\b|async\b|@))", re.MULTILINE)
-_MAX_CUTS = 64  # bounds the time spent on hostile text; real programs take one to three
+_MAX_CUTS = 32  # bounds the time spent on hostile text; real programs take one to three
 
 
 def split_steps(code: str, solution_id: str = "") -> list[Step]:
@@ -59,14 +60,8 @@ def prefix(code: str, step: Step) -> str:
 
 def parse(source: str | bytes) -> ast.Module | None:
     """The syntax tree of a program; None where the text is none, or too deep for the parser."""
-    try:
-        # Parsed as text: in bytes a coding cookie would change what the offsets count.
-        text = source if isinstance(source, str) else source.decode("utf-8")
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # a program's own invalid escapes
-            return ast.parse(text)
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
-        return None
+    tree = _parse(encode(source) if isinstance(source, str) else source)
+    return tree if isinstance(tree, ast.Module) else None
 
 
 def encode(code: str) -> bytes:
@@ -82,16 +77,42 @@ class _Function:
 
 def _functions(source: bytes) -> tuple[list[_Function], bool]:
     """The functions of the longest head of `source` that parses, and whether that is all of it."""
-    tree = parse(source)
-    if tree is not None:
+    tree = _parse(source)
+    if isinstance(tree, ast.Module):
         return _ends(tree, source), True
     cuts = [match.start() for match in _CUT.finditer(source)]
-    for cut in cuts[: -_MAX_CUTS - 1 : -1]:
-        head = source[:cut]
-        tree = parse(head)
-        if tree is not None and _continues_at(tree, _indent(source, cut)):
+    for _ in range(_MAX_CUTS):
+        # What the parser has refused, it refuses in every longer head.
+        last = bisect.bisect_right(cuts, tree) - 1 if isinstance(tree, int) else len(cuts) - 1
+        if last < 0:
+            break
+        head = source[: cuts[last]]
+        tree = _parse(head)
+        if isinstance(tree, ast.Module) and _continues_at(tree, _indent(source, cuts[last])):
             return _ends(tree, head), False
+        del cuts[last:]
     return [], False
+
+
+def _parse(source: bytes) -> ast.Module | int | None:
+    """The syntax tree; or where the line of the first error starts, in bytes; or None where the
+    parser does not say, because the text is too deep for it."""
+    try:
+        # Parsed as text: in bytes a coding cookie would change what the offsets count.
+        text = source.decode("utf-8")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # a program's own invalid escapes
+            return ast.parse(text)
+    except UnicodeDecodeError as error:
+        return error.start
+    except (SyntaxError, ValueError) as error:
+        if b"\0" in source:  # by which the parser means different errors in different versions
+            return source.index(b"\0")
+        if not isinstance(error, SyntaxError) or error.lineno is None:
+            return None
+        return sum(map(len, source.splitlines(keepends=True)[: error.lineno - 1]))
+    except (RecursionError, MemoryError):
+        return None
 
 
 def _continues_at(tree: ast.Module, indent: int) -> bool:

@@ -54,12 +54,12 @@ from pipeline.store import StageStore, fingerprint
 LOGIC_VERSIONS = {
     "problems": 2,
     "policy": 1,
-    "solutions": 2,
+    "solutions": 3,
     "verdicts": 3,
-    "completions": 3,
-    "rollouts": 3,
-    "truths": 3,
-    "examples": 1,
+    "completions": 4,
+    "rollouts": 4,
+    "truths": 4,
+    "examples": 2,
     "prm": 2,
     "scores": 1,
 }

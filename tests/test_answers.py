@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import textwrap
 from pathlib import Path
 
 import pytest
@@ -30,6 +31,8 @@ CLASS_PREFIX = "class Solution:\n    def run(self, n):\n        return self.twic
         f"First an idea:\n```python\ndef main(): pass\n```\nBetter:\n```python\n{PROGRAM}```",
         f"```python\n{PROGRAM}```\nIts output:\n```\n1\n```",
         f"```python\n{PROGRAM}```\nRun it:\n```bash\npython solution.py\n```",
+        f"```python\n{PROGRAM}```\nUse it:\n```python\nprint(solve())\n```",
+        textwrap.indent(f"```python\n{PROGRAM}```", "   ").join(("1. Write it:\n", "\n2. Run it.")),
         f"Cut off:\n```python\n{PROGRAM}",
         f"Without fences:\n\n{PROGRAM}",
         PROGRAM,
@@ -132,10 +135,19 @@ def test_a_completion_that_repeats_the_prefix_verbatim_is_accepted():
         PROGRAM.replace("print(solve())", "print(solve()) # prints"),
         PROGRAM.replace("import sys\n", ""),
         REST.replace("main()", "def main():\n    pass"),
+        REST.replace("main()", "main = 3"),
+        REST.replace("main()", "main = lambda: print(2)\nmain()"),
+        REST.replace("main()", "if True:\n    def main():\n        pass"),
+        REST.replace("main()", "from solution import main"),
     ],
 )
 def test_a_completion_that_rewrites_the_prefix_is_rejected(answer):
     assert join_completion(PREFIX, f"```python\n{answer}```", continued=False) is None
+
+
+def test_a_completion_may_wrap_a_function_of_the_prefix():
+    rest = REST.replace("main()", "from functools import cache\nmain = cache(main)\nmain()")
+    assert join_completion(PREFIX, f"```python\n{rest}```", continued=False) == PREFIX + rest
 
 
 @pytest.mark.parametrize("body", ["run(self, n): return 2", "twice(self, n): return 2 * n"])
@@ -165,8 +177,8 @@ def test_a_joined_program_always_begins_with_its_prefix(prefix, text, continued)
 
 @given(pieces)
 @settings(max_examples=200, deadline=None)
-def test_the_program_of_any_answer_is_a_piece_of_it(text):
-    assert extract_code(text) in text
+def test_the_program_of_any_answer_is_a_piece_of_it_but_for_indentation(text):
+    assert "".join(extract_code(text).split()) in "".join(text.split())
 
 
 @pytest.mark.skipif(not RECORDED.exists(), reason=f"{RECORDED.name} is not in shared/data")

@@ -165,6 +165,14 @@ def test_a_function_that_breaks_inside_is_not_cut_at_a_nested_function():
     assert names(code) == [UNPARSED]
 
 
+@pytest.mark.parametrize("line", ["print 'x'", "This is how it works:", "x = 1", "def f(:"])
+def test_functions_before_an_error_are_found_whatever_follows_it(line: str) -> None:
+    functions = [f"def f{i}():\n    return {i}\n\n" for i in range(5)]
+    code = "".join(functions) + "It does not parse.\n" + f"{line}\n" * 500
+    assert names(code) == ["f0", "f1", "f2", "f3", "f4", UNPARSED]
+    assert_covers(code)
+
+
 def test_prose_is_one_step():
     assert names("I am sorry, but I cannot.\nTry again?") == [UNPARSED]
 
