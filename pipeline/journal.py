@@ -6,13 +6,15 @@ A directory holds one append-only file per writing process. A file is a magic li
 
 (big-endian), where a body is `<request hash> <sample index>\\n<payload>`. A record counts once
 `put` has returned, that is after fsync. A process that is killed can leave half a frame at the end
-of its file; readers stop there. Nobody ever writes to another process's file, so this works on
-shared file systems, where locks and embedded databases do not. Object stores, which know no
-appending, keep the same files whole: see `pipeline.object_journal`.
+of its file; readers stop there, and look again at the next `refresh`. Damage before a whole record
+costs what it hit and no more: readers go on at that record. Nobody ever writes to another process's
+file, so this works on shared file systems, where locks and embedded databases do not. Object
+stores, which know no appending, keep the same files whole: see `pipeline.object_journal`.
 """
 
 import logging
 import os
+import re
 import socket
 import struct
 import threading
@@ -21,11 +23,14 @@ import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 logger = logging.getLogger(__name__)
 
 _MAGIC = b"response journal 1\n"
 _FRAME = struct.Struct(">II")
+_START = re.compile(rb"\0(?!\0\0\0)")
+"""Where a frame of less than 16 MiB can begin: JSON holds no zero byte, and no body is empty."""
 
 
 class JournalError(Exception):
@@ -170,8 +175,8 @@ def _frame(request_hash: str, sample_index: int, payload: bytes) -> bytes:
 
 
 def _read(path: Path, start: int) -> tuple[dict[tuple[str, int], _Place], int]:
-    """Where each record of a file from `start` is, up to the first frame that is not whole, and
-    where that is."""
+    """Where each record of a file from `start` is, up to the first frame that is not whole and has
+    no whole one after it, and where that is."""
     places: dict[tuple[str, int], _Place] = {}
     size = path.stat().st_size
     with path.open("rb") as file:
@@ -184,21 +189,59 @@ def _read(path: Path, start: int) -> tuple[dict[tuple[str, int], _Place], int]:
         end = max(start, len(magic))
         file.seek(end)
         while end < size:
-            frame = file.read(_FRAME.size)
-            length, checksum = _FRAME.unpack(frame) if len(frame) == _FRAME.size else (size, 0)
-            body = file.read(length) if end + _FRAME.size + length <= size else b""
-            # A hole that a crash left is zeros: a frame of length 0, whose checksum agrees.
-            if not length or len(body) != length or zlib.crc32(body) != checksum:
+            body = _body(file.read(_FRAME.size), file, size)
+            if body is None:
+                whole = _next_whole(path, end, size)
+                if whole is None:
+                    logger.warning(
+                        "%s: the last %d bytes are no whole record (a writer was killed, or is at "
+                        "it): ignored",
+                        path,
+                        size - end,
+                    )
+                    break
                 logger.warning(
-                    "%s: the last %d bytes are no whole record (a writer was killed, or is at it): "
-                    "ignored",
+                    "%s: damaged: %d bytes from offset %d are no whole record: what they held is "
+                    "asked for again, the records after them are kept",
                     path,
-                    size - end,
+                    whole - end,
+                    end,
                 )
-                break
+                end = whole
+                file.seek(end)
+                continue
             head, _, payload = body.partition(b"\n")
             request_hash, sample_index = head.decode().split(" ")
             end = file.tell()
             place = _Place(path, end - len(payload), len(payload))
             places[request_hash, int(sample_index)] = place
     return places, end
+
+
+def _body(head: bytes, file: BinaryIO, size: int) -> bytes | None:
+    """The body of the frame whose head was just read from `file`; None where it is not whole."""
+    if len(head) < _FRAME.size:
+        return None
+    length, checksum = _FRAME.unpack(head)
+    # A hole that a crash left is zeros: a frame of length 0, whose checksum agrees.
+    if not length or file.tell() + length > size:
+        return None
+    body = file.read(length)
+    return body if len(body) == length and zlib.crc32(body) == checksum else None
+
+
+def _next_whole(path: Path, damaged: int, size: int) -> int | None:
+    """Where the first whole frame after a damaged one begins, whose length may be what is damaged;
+    None where there is none. Holds the rest of the file."""
+    with path.open("rb") as file:
+        file.seek(damaged)
+        rest = file.read(size - damaged)
+    for found in _START.finditer(rest, 1):
+        begin = found.start()
+        if begin + _FRAME.size > len(rest):
+            break
+        length, checksum = _FRAME.unpack_from(rest, begin)
+        body = memoryview(rest)[begin + _FRAME.size :][:length]
+        if len(body) == length and zlib.crc32(body) == checksum:
+            return damaged + begin
+    return None
