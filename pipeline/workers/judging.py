@@ -27,12 +27,13 @@ class SandboxWorker(PartWorker):
 
     def judge_all(self, programs: Sequence[Program]) -> list[Verdict]:
         """The sandbox's verdicts. Programs that it failed on are judged once more after the
-        others, one by one: a container that was brought down by a neighbour is not their fault."""
-        verdicts = self.sandbox.judge_all(programs)
-        return [
-            self.sandbox.judge(program) if verdict.status is Status.INFRA else verdict
-            for program, verdict in zip(programs, verdicts, strict=True)
-        ]
+        others, one by one: a container that was brought down by a neighbour is not their fault.
+        Equal ones are one program here too, or each would bring down as many containers again."""
+        verdicts = dict(zip(programs, self.sandbox.judge_all(programs), strict=True))
+        for program, verdict in verdicts.items():
+            if verdict.status is Status.INFRA:
+                verdicts[program] = self.sandbox.judge(program)
+        return [verdicts[program] for program in programs]
 
     def blamed(self, piece: Slice, rows: Sequence[Any]) -> Sequence[Quarantined]:
         failed = [row for row in rows if _status(row) is Status.INFRA]
