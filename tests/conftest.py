@@ -29,3 +29,11 @@ def docker_sandbox(docker_engine: None) -> Iterator[Sandbox]:
 def process_sandbox() -> Iterator[Sandbox]:
     with Sandbox("unsafe-process") as sandbox:
         yield sandbox
+
+
+@pytest.fixture(scope="session")
+def base(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A tiny randomly initialised decoder with its tokenizer, as a folder."""
+    from tests.prm.world import make_base  # imports torch, which most tests do without
+
+    return make_base(tmp_path_factory.mktemp("base"))
