@@ -22,7 +22,10 @@ import pytest
 import yaml
 from ray.job_submission import JobDetails, JobStatus, JobSubmissionClient
 
+from pipeline.part_file import read_table
+from pipeline.schemas import LABEL_ESTIMATE
 from tests import scripted_run
+from tests.prm.world import make_base, make_examples
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
@@ -221,3 +224,39 @@ def test_results_in_a_folder_that_ends_with_the_job_are_refused(head: Head, conf
     assert (details.status, details.driver_exit_code) == (JobStatus.FAILED, 2)
     assert "--root: 'runs/store' is a relative path" in logs
     assert not any((package / "runs").exists() for package in head.packages())
+
+
+def test_training_on_another_cluster_starts_from_labelled_shards_alone(
+    head: Head, tmp_path: Path
+) -> None:
+    """The store that labelled them, its problems and its policy are gone."""
+    place = tmp_path / "labelled"
+    scripted_run.write_problems(place, ["fine"] * 8)
+    labelled = scripted_run.plan_of(place).examples
+    rows = [make_examples(12, seed=seed) for seed in (1, 2)]
+    for part, examples in enumerate(rows):
+        labelled.write(part, examples)
+    labelled.describe(len(rows), {})
+    copy = shutil.copytree(labelled.directory, tmp_path / "examples")
+    shutil.rmtree(place)
+
+    model = {"base": make_base(tmp_path / "base"), "max_tokens": 256, "lora": None}
+    training = {
+        "model": model | {"dtype": "float32"},
+        "arms": [{"name": "prm_soft", "targets": "soft"}],
+        "epochs": 1,
+        "batch_size": 8,
+        "micro_batch_size": 8,
+        "use_gpu": False,
+        "threads_per_worker": 1,
+    }
+    unused = {"problems": {"kind": "scale_model"}, "policy": {"kind": "vllm", "model": "unused"}}
+    config = tmp_path / "config.yaml"
+    config.write_text(yaml.safe_dump(unused | {"training": training}))
+    command = ["python", "-m", "jobs.train", "--config", str(config), "--examples", str(copy)]
+    details, logs = ended(head.jobs(), shlex.join([*command, "--out", f"{tmp_path}/prms"]))
+    assert (details.status, details.driver_exit_code) == (JobStatus.SUCCEEDED, 0), logs
+    table = read_table(f"{tmp_path}/prms/prm_soft/labels.arrow", LABEL_ESTIMATE)
+    trained = {label.step_id for label in LABEL_ESTIMATE.from_table(table)}
+    assert trained == {step for part in rows for row in part for step in row.step_ids[:-1]}
+    assert (tmp_path / "prms/prm_soft/model/config.json").is_file()
