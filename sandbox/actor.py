@@ -52,6 +52,10 @@ class SandboxActor:
         """The verdicts, in order; equal programs run once."""
         return self._pool.judge_all(programs)
 
+    def interpreter(self) -> str:
+        """What programs run on, as they see it; an image may differ from node to node."""
+        return self._pool.interpreter()
+
     def check_health(self) -> None:
         """Judge the canary in every slot. Raises SandboxUnavailable. Ray Core does not call it, and
         nobody has to: each slot proves itself, now and then, before it takes a program."""

@@ -71,6 +71,8 @@ ENVIRONMENT = {
     "PYTHONHASHSEED": "0",
     "OPENBLAS_NUM_THREADS": "1",
     "OMP_NUM_THREADS": "1",
+    # Each arena reserves 64 MB of address space, and every thread would have one.
+    "MALLOC_ARENA_MAX": "1",
 }
 
 

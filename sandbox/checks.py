@@ -140,7 +140,7 @@ def _call_check(test: TestCase) -> Check:
             return str(error)
         return comparators.value_difference(comparator, value, expected)
 
-    return Check(CALL + payload, _output_limit(test.expected), compare)
+    return Check(CALL + payload, _output_limit(values.encode(expected)), compare)
 
 
 def _script_check(script: str) -> Check:

@@ -15,9 +15,10 @@ import signal
 import struct
 import sys
 import types
+from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
-from io import TextIOWrapper
+from io import BufferedWriter, TextIOWrapper
 from typing import Any, NamedTuple, NoReturn
 
 from sandbox import nodes, values, warm
@@ -93,6 +94,7 @@ def become(
     else:
         die_with_parent()  # no container: no stem, no test
     os.chdir(directory)
+    sys.path.insert(0, directory)  # modules that it writes can be imported
     warm.become_program()
     if work.entry_point is None:
         _report(READY, b"")
@@ -122,31 +124,27 @@ def _compiled(work: Work) -> Work:
 
 def run_program(work: Work) -> int:
     """Run compiled work as `python3 program.py` would; returns its exit code."""
-    main = types.ModuleType("__main__")
-    main.__dict__.update(__builtins__=builtins, __file__="program.py")
-    return _execute(work, main)
+    return _execute(work, "__main__")
 
 
 def _run_call(work: Work, entry_point: str, test: bytes, arguments: Any) -> int:
     """Call the entry point with `arguments` (the test is `C` and their text), or run a script (`S`
     and its source)."""
-    solution = types.ModuleType("solution")
-    solution.__dict__.update(__builtins__=builtins, __file__="program.py")
     is_script, body = test[:1] == b"S", test[1:]
 
-    def run_script() -> None:
+    def run_script(solution: types.ModuleType) -> None:
         _resolve(solution, entry_point)
         failed = _failed_assertion(body.decode("utf-8", "surrogatepass"), solution)
         _report(RESULT, values.encode(failed or True).encode())
 
-    def call() -> None:
+    def call(solution: types.ModuleType) -> None:
         target = _resolve(solution, entry_point)
         args, kwargs = arguments
         if b'Node":[' in body:
             args, kwargs = nodes.to_objects(arguments, partial(_node_class, solution))
         _report(RESULT, values.encode(target(*args, **kwargs)).encode("utf-8", "surrogatepass"))
 
-    return _execute(work, solution, run_script if is_script else call)
+    return _execute(work, "solution", run_script if is_script else call)
 
 
 def _failed_assertion(script: str, module: types.ModuleType) -> str | None:
@@ -169,22 +167,24 @@ def _node_class(module: types.ModuleType, kind: str) -> type:
     return getattr(module, kind, None) or getattr(nodes, kind)
 
 
-def _execute(work: Work, module: types.ModuleType, call: Any = None) -> int:
-    """Run and end as the interpreter would: threads joined, atexit run, files flushed, but without
-    its slow tear-down. Returns the exit code."""
-    sys.modules[module.__name__] = module
+def _execute(work: Work, name: str, call: Callable[[types.ModuleType], None] | None = None) -> int:
+    """Run as a module of this name and end as the interpreter would: threads joined, atexit run,
+    finalizers called, files flushed, but without its slow tear-down. Returns the exit code."""
+    module = types.ModuleType(name)
+    module.__dict__.update(__builtins__=builtins, __file__="program.py")
+    sys.modules["__main__"] = sys.modules[name] = module
     sys.argv = ["program.py"]
     stdout = sys.stdout
     # The frames below a program are ours, not to be paid for out of its recursion limit; calls get
     # LiveCodeBench's.
-    sys.setrecursionlimit(sys.getrecursionlimit() + 8 if call is None else 50_000)
+    sys.setrecursionlimit(sys.getrecursionlimit() + _depth() if call is None else 50_000)
     exit_code = 0
     try:
         if work.prelude:
             exec(work.prelude, module.__dict__)
         exec(work.code, module.__dict__)
         if call is not None:
-            call()
+            call(module)
     except SystemExit as request:
         exit_code = _exit_code(request.code)
     except _NoEntryPoint:
@@ -200,17 +200,29 @@ def _execute(work: Work, module: types.ModuleType, call: Any = None) -> int:
         if _thread._count() and (threading := sys.modules.get("threading")):
             threading._shutdown()
         atexit._run_exitfuncs()
-        _flush(sys.stdout, stdout)
-        module.__dict__.clear()  # closes, and so flushes, what the program left open
+        _flush(getattr(sys, "stdout", None), stdout)
         if call is None:  # nobody reads what a call prints
-            # In a cycle the collector may close a buffer before the text that is to go through it.
-            _flush_texts(gc.get_objects())
+            # Not cleared: while the collector calls finalizers, the globals are still what they
+            # were.
+            sys.modules.pop("__main__", None)
+            del module
+            # In a cycle it may close a buffer before the text that is to go through it.
+            _flush_left()
             gc.collect()
-            _flush_texts([sys.stdout, stdout])  # what `__del__` printed
+            _flush_left(stdout)  # what finalizers printed, and what is still referred to
     except BaseException as error:  # noqa: BLE001 - the program may have put anything there
         _report(RAISED, _one_line(error))
         exit_code = 120
     return exit_code
+
+
+def _depth() -> int:
+    """The frames below a program that its caller runs, and two calls by which the interpreter
+    itself may count more."""
+    depth, frame = 2, sys._getframe()
+    while frame := frame.f_back:
+        depth += 1
+    return depth
 
 
 def _flush(*streams: Any) -> None:
@@ -219,12 +231,14 @@ def _flush(*streams: Any) -> None:
             stream.flush()
 
 
-def _flush_texts(left: list[Any]) -> None:
-    """As in any tear-down, errors are ignored: the globals that a stream may need are gone."""
-    for stream in left:
-        if type(stream) is TextIOWrapper:
-            with suppress(Exception):
-                stream.flush()
+def _flush_left(*streams: Any) -> None:
+    """Flush these, and all that the program has opened and not closed. As in any tear-down, errors
+    are ignored."""
+    left = [each for each in gc.get_objects() if type(each) in (TextIOWrapper, BufferedWriter)]
+    # Text first: it goes through a buffer.
+    for stream in sorted((*streams, *left), key=lambda stream: type(stream) is BufferedWriter):
+        with suppress(Exception):
+            stream.flush()
 
 
 class _NoEntryPoint(Exception):

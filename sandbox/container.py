@@ -12,7 +12,6 @@ import struct
 import time
 from contextlib import suppress
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import docker
@@ -20,7 +19,7 @@ import docker.errors
 import docker.types
 import requests
 
-from sandbox import boot
+from sandbox import boot, owner
 from sandbox.protocol import Isolation
 from sandbox.transport import SandboxUnavailable, TransportError
 
@@ -58,7 +57,7 @@ def remove_orphans(client: docker.DockerClient) -> int:
     # Others end while they are listed: each is asked for by itself.
     listed = client.containers.list(all=True, ignore_removed=True, filters={"label": OWNER_LABEL})
     for container in listed:
-        if _is_orphan(container.labels[OWNER_LABEL]):
+        if owner.is_dead(container.labels[OWNER_LABEL]):
             with suppress(docker.errors.NotFound, docker.errors.APIError):  # someone was faster
                 container.remove(force=True)
                 removed += 1
@@ -83,7 +82,7 @@ class ContainerTransport:
                 ["python3", *boot.FLAGS],
                 user="0:0",
                 environment=boot.ENVIRONMENT,
-                labels={OWNER_LABEL: _owner()},
+                labels={OWNER_LABEL: owner.this_process()},
                 stdin_open=True,
                 auto_remove=True,
                 network_mode="none",
@@ -192,30 +191,3 @@ def _engine_options(client: docker.DockerClient) -> dict[str, Any]:
     if info.get("CgroupVersion") == "2":
         options["cgroupns"] = "private"
     return options
-
-
-def _owner() -> str:
-    """This process, so that it can be told from any other: machine boot, pid namespace, pid and
-    the time it started."""
-    return f"{_here()}/{os.getpid()}/{_start_time(os.getpid())}"
-
-
-def _is_orphan(owner: str) -> bool:
-    """Whether the owner is dead; an owner on another machine, or in another pid namespace, is
-    nobody's business here."""
-    here, pid, started = owner.rsplit("/", 2)
-    return here == _here() and _start_time(int(pid)) != started
-
-
-def _here() -> str:
-    boot_id = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-    return f"{boot_id}/{os.readlink('/proc/self/ns/pid')}"
-
-
-def _start_time(pid: int) -> str:
-    """In clock ticks after the machine's start; empty for no such process."""
-    try:
-        stat = Path(f"/proc/{pid}/stat").read_text()
-    except OSError:
-        return ""
-    return stat.rpartition(")")[2].split()[19]

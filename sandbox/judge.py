@@ -12,6 +12,7 @@ from typing import Literal, Self
 
 from sandbox import container
 from sandbox.checks import Check, check_all, checks_of
+from sandbox.interpreter import ASK
 from sandbox.process import ProcessTransport
 from sandbox.protocol import Isolation, Limits, Program, Status, Verdict
 from sandbox.session import CANARY, Failure, Session, Tally
@@ -21,6 +22,7 @@ from sandbox.transport import SandboxUnavailable, Transport, TransportError
 IMAGE = "chain-of-functions-sandbox"
 
 _INFRA_RETRIES = 2
+_MOST_TOLD_BYTES = 1 << 12
 # A container must prove itself again after so many programs, or so many idle seconds.
 _PROVE_EVERY = 500
 _PROVE_AFTER_S = 60.0
@@ -87,6 +89,19 @@ class Sandbox:
 
     async def judge_async(self, program: Program) -> Verdict:
         return await asyncio.to_thread(self.judge, program)
+
+    def interpreter(self) -> str:
+        """What programs run on, as they see it: `CPython 3.11.2, numpy 1.24.2, ...`. Verdicts of
+        one interpreter are not those of another. Raises SandboxUnavailable."""
+        told: list[bytes] = []
+        check = Check(b"", _MOST_TOLD_BYTES, lambda _, output: told.append(output))
+        with self._turn:
+            verdict = self._judge(ASK, [check])
+        if verdict.status is not Status.AC:
+            raise SandboxUnavailable(
+                f"the sandbox does not tell its Python: {verdict.status} {verdict.detail}"
+            )
+        return told[-1].decode("utf-8", "replace").strip()
 
     def is_healthy(self) -> bool:
         """Whether a program that is known to be right is accepted: the canary."""

@@ -62,6 +62,10 @@ class SandboxPool:
     async def judge_async(self, program: Program) -> Verdict:
         return await asyncio.wrap_future(self._workers.submit(self._judge, program))
 
+    def interpreter(self) -> str:
+        """What programs run on, as they see it; all slots are of one image."""
+        return self._sandboxes[0].interpreter()
+
     def is_healthy(self) -> bool:
         """Whether every slot accepts a program that is known to be right. Waits for busy ones."""
         return all(sandbox.is_healthy() for sandbox in self._sandboxes)

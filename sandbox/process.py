@@ -14,10 +14,23 @@ import sys
 import tempfile
 import time
 from contextlib import suppress
+from pathlib import Path
 
-from sandbox import boot
+from sandbox import boot, owner
 from sandbox.protocol import Isolation
 from sandbox.transport import TransportError
+
+
+_BOX = "unsafe-sandbox-"
+
+
+def remove_orphans() -> None:
+    """Remove the directories whose owner on this machine is dead; a killed one leaves its own."""
+    for box in Path(tempfile.gettempdir()).glob(f"{_BOX}*"):
+        named = box.name.removeprefix(_BOX).rpartition("-")[0].replace(",", "/")
+        with suppress(ValueError):  # somebody else's, with a name like ours
+            if owner.is_dead(named):
+                shutil.rmtree(box, ignore_errors=True)
 
 
 class ProcessTransport:
@@ -26,7 +39,7 @@ class ProcessTransport:
     isolation = Isolation.NONE
 
     def __init__(self) -> None:
-        self._box = tempfile.mkdtemp(prefix="unsafe-sandbox-")
+        self._box = tempfile.mkdtemp(prefix=f"{_BOX}{owner.this_process().replace('/', ',')}-")
         self.cargo = boot.cargo(self._box, own_uids=False)
         self._buffer = bytearray()
         self._process = subprocess.Popen(

@@ -9,17 +9,24 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 MAX_CPU_S = 1e5  # more than a day
+MIN_MEMORY_MB = 16  # a Python that does nothing has 11, which count
 MAX_MEMORY_MB = 1 << 20  # 1 TiB
+_TESTS_IN_FULL = 100
 
 
 class Status(StrEnum):
-    """How a program ended. INFRA says nothing about the program and is never a label."""
+    """How a program ended. INFRA says nothing about the program and is never a label.
+
+    Limits that the system itself keeps (disk, files, processes and threads) have no status of their
+    own: the program's call fails with an OSError or a RuntimeError, and where it does not handle
+    that it ends as RE.
+    """
 
     AC = "AC"  # accepted: every test passed
     WA = "WA"  # wrong answer
     CE = "CE"  # does not compile, or has no entry point
-    RE = "RE"  # raised, or exited with a non-zero code
-    TLE = "TLE"  # CPU or wall time limit
+    RE = "RE"  # raised (for want of disk, files or processes, too), or a non-zero exit code
+    TLE = "TLE"  # CPU or wall time limit, of one test or of all
     MLE = "MLE"  # memory limit
     OLE = "OLE"  # output limit
     INFRA = "INFRA"  # the sandbox failed, not the program
@@ -77,20 +84,43 @@ class TestCase:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Limits of one test. Wall time is `2 * cpu_s + 1` seconds, and up to three times that for
-    a test that waits for nothing but a CPU; the output cap follows the expected length."""
+    """Limits of one test, and of all tests of a program together. Each overrun but the last is a
+    status of its own.
+
+    - `cpu_s`, CPU seconds of one test: TLE. Wall time is `2 * cpu_s + 1` seconds, and up to three
+      times that for a test that waits for nothing but a CPU.
+    - `total_s`, CPU seconds of all tests: TLE of the test that exceeds it. None is what
+      100 tests may take (600 s by default): no program of fewer tests fails by it, and of more only
+      one that keeps a slot busy for minutes. Wall time is three times `2 * total_s + 1`.
+    - `memory_mb`, MiB of one test: MLE.
+    - The output of one test, four times the expected length and 64 KiB: OLE.
+    - 32 MiB of one file and 128 open files of one process; in a container also 64 MiB and 4,096
+      files on disk, and 64 processes and threads: the program's own call fails, which is RE where
+      the program does not handle it.
+
+    Raises ValueError for limits that no clock or machine can keep, or under which nothing runs.
+    """
 
     cpu_s: float = 6.0
     memory_mb: int = 256
+    total_s: float | None = None
+
+    @property
+    def program_cpu_s(self) -> float:
+        """CPU seconds of all tests."""
+        return _TESTS_IN_FULL * self.cpu_s if self.total_s is None else self.total_s
 
     def __post_init__(self) -> None:
         if not (math.isfinite(self.cpu_s) and 0 < self.cpu_s <= MAX_CPU_S):
             raise ValueError(
                 f"limits.cpu_s: seconds above 0, at most {MAX_CPU_S:,.0f}; not {self.cpu_s!r}"
             )
-        if not 0 < self.memory_mb <= MAX_MEMORY_MB:
+        if self.total_s is not None and not (math.isfinite(self.total_s) and self.total_s > 0):
+            raise ValueError(f"limits.total_s: seconds above 0; not {self.total_s!r}")
+        if not MIN_MEMORY_MB <= self.memory_mb <= MAX_MEMORY_MB:
             raise ValueError(
-                f"limits.memory_mb: MiB above 0, at most {MAX_MEMORY_MB:,}; not {self.memory_mb!r}"
+                f"limits.memory_mb: MiB from {MIN_MEMORY_MB}, which Python itself needs, to "
+                f"{MAX_MEMORY_MB:,}; not {self.memory_mb!r}"
             )
 
 

@@ -94,6 +94,14 @@ class Tally:
         self._wall_s += answer.wall_s
         self._peak_mb = max(self._peak_mb, answer.peak_mb)
 
+    def overrun(self) -> Failure | None:
+        """What the tests used together, if that is too much."""
+        most_s = self._program.limits.program_cpu_s
+        if self._cpu_s <= most_s and self._wall_s <= _MOST_WALL * (2 * most_s + 1):
+            return None
+        spent = f"{self._cpu_s:.1f} s of CPU time, {self._wall_s:.1f} s in all"
+        return Failure(Status.TLE, f"all tests together: over {most_s:g} s ({spent})", False)
+
     def verdict(self, status: Status, detail: str = "") -> Verdict:
         has_failed_test = status not in (Status.AC, Status.CE, Status.INFRA)
         run = self.passed + has_failed_test
@@ -189,7 +197,7 @@ class Session:
             answer = self._answer(request, deadline)
             tally.count(answer)
             self.is_spent = is_deaf or answer.is_dirty
-            failure = answer.failure(check, program)
+            failure = answer.failure(check, program) or tally.overrun()
             if failure is not None:
                 self._unwanted.update(request for request, _ in ahead)
                 if ahead and not answer.is_dirty:

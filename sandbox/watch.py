@@ -169,7 +169,7 @@ class Watch:
             outcome, detail = "TLE", f"over {limits.cpu_s:g} s of CPU time"
         elif self._is_too_long() or (kind == child.RESULT and len(body) > limits.output_bytes):
             outcome, detail = "OLE", f"over {limits.output_bytes} bytes"
-        elif kind in (child.SYNTAX, child.MEMORY):
+        elif kind in (child.SYNTAX, child.MEMORY) and status != 0:  # else it was a fork's word
             outcome = "CE" if kind == child.SYNTAX else "MLE"
             detail = body[:_DETAIL].decode("utf-8", "replace")
         elif os.WIFSIGNALED(status):

@@ -12,6 +12,36 @@ _READING = {
                 self.out, self.me = open(1, 'w', closefd=False), self
         printer = Printer()
         printer.out.write('10\\n')""",
+    "printed_by_a_destructor_from_globals": """
+        import math
+        results = [1, 2, 3, 4]
+        def total(): return sum(results)
+        class Last:
+            def __init__(self): self.me = self
+            def __del__(self): print(total() + math.floor(0.5))
+        last = Last()""",
+    "printed_by_a_generator_that_is_left": """
+        numbers = [1, 2, 3, 4]
+        def walk():
+            try:
+                for number in numbers: yield number
+            finally: print(sum(numbers))
+        walker = walk()
+        next(walker)""",
+    "buffer_kept_by_a_module": """
+        import math
+        math.out = open(1, 'wb', closefd=False)
+        math.out.write(b'10\\n')""",
+    "stdout_deleted": "import sys\nprint(10)\ndel sys.stdout",
+    "own_module_imported": """
+        with open('answer.py', 'w') as file: file.write('TEN = 10')
+        import answer
+        print(answer.TEN)""",
+    "forked_helper_out_of_memory": """
+        import os
+        if os.fork() == 0: raise MemoryError
+        os.wait()
+        print(10)""",
     "printed_by_a_destructor": """
         class Last:
             def __del__(self): print(10)
@@ -182,7 +212,7 @@ _RUNNING = {
     "recursion_up_to_the_default_limit": """
         def f(n):
             return 0 if n == 0 else 1 + f(n - 1)
-        print(f(990) - 980)""",
+        print(f(997) - 987)""",
     "cached_recursion": """
         import sys
         from functools import lru_cache
