@@ -11,6 +11,7 @@ from typing import Annotated, Self
 from pydantic import Field, model_validator
 
 from pipeline.config.policies import (
+    OPENAI_URL,
     OpenAIPolicy,
     PolicyConfig,
     PromptStyle,
@@ -52,6 +53,7 @@ from pipeline.config.training import (
 )
 
 __all__ = [
+    "OPENAI_URL",
     "PRICES",
     "REFERENCE_ROWS",
     "SCALE_MODEL",

@@ -2,11 +2,15 @@
 
 from enum import StrEnum
 from typing import Annotated, Any, Literal, Self
+from urllib.parse import urlsplit
 
-from pydantic import Field, PositiveFloat, PositiveInt, model_validator
+from pydantic import AfterValidator, Field, PositiveFloat, PositiveInt, model_validator
 
 from pipeline.config.prices import PRICES, Price, price_of
 from pipeline.config.section import Section
+
+OPENAI_URL = "https://api.openai.com/v1"
+"""The server where a config names none."""
 
 
 class PromptStyle(StrEnum):
@@ -51,6 +55,29 @@ class VLLMPolicy(Section):
         return self
 
 
+def _one_name(url: str | None) -> str | None:
+    """A server under one name: it is part of what identifies a paid answer. Its error does not show
+    the URL, which may hold a secret. Raises ValueError."""
+    if url is None:
+        return None
+    wrong = ValueError("must be a URL, http://HOST/v1 or https://HOST/v1; null means OpenAI's")
+    try:
+        parts = urlsplit(url)
+        if parts.scheme not in ("http", "https") or not parts.hostname or parts.port == 0:
+            raise wrong
+    except ValueError:  # of urlsplit, or of a port that is no number
+        raise wrong from None
+    if any(character.isspace() for character in url):
+        raise wrong
+    if "@" in parts.netloc or parts.query or parts.fragment:
+        raise ValueError(
+            "must have no user, password, query or fragment: it is written into every shard. Give "
+            "a secret in OPENAI_API_KEY"
+        )
+    named = f"{parts.scheme}://{parts.netloc.lower()}{parts.path.rstrip('/')}"
+    return None if named == OPENAI_URL else named
+
+
 class OpenAIPolicy(Section):
     """A model behind the OpenAI API. The key is read from OPENAI_API_KEY and nowhere else."""
 
@@ -58,8 +85,8 @@ class OpenAIPolicy(Section):
     model: str = "o4-mini"
     api: Literal["responses", "chat"] = "responses"
     """`chat` for servers that only have Chat Completions."""
-    base_url: str | None = None
-    """Another OpenAI-compatible server."""
+    base_url: Annotated[str | None, AfterValidator(_one_name)] = None
+    """Another OpenAI-compatible server: http(s)://HOST/v1, without any secret; None: OpenAI's."""
     prompt: PromptStyle = PromptStyle.CHAIN_OF_FUNCTIONS
     reasoning_effort: Literal["low", "medium", "high"] | None = "high"
     """None for models that do not reason."""

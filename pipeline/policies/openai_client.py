@@ -12,7 +12,7 @@ import ssl
 import httpx2
 import openai
 
-from pipeline.config import OpenAIPolicy
+from pipeline.config import OPENAI_URL, OpenAIPolicy
 from pipeline.policies import openai_wire
 from pipeline.policies.openai_post import Post
 from pipeline.policies.protocol import PolicyError
@@ -20,9 +20,6 @@ from pipeline.policies.retries import GARBLED, is_untrusted, with_retries
 
 FAILURES = (openai.OpenAIError, *GARBLED)
 """All that a call to the server may raise."""
-
-OPENAI_URL = "https://api.openai.com/v1"
-"""The server where the config names none."""
 
 
 class Connection:

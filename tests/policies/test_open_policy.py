@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
 from pipeline.config import OpenAIPolicy, PolicyConfig, PromptStyle, ReplayPolicy, VLLMPolicy
 from pipeline.policies import open_policy, policy_version
@@ -62,3 +63,35 @@ def test_parameters_are_canonical_json_and_the_prompt_version_is_that_of_the_sty
     assert version.parameters == json.dumps(parameters, sort_keys=True, separators=(",", ":"))
     assert parameters["temperature"] == 0.7
     assert version.prompt_version == prompt_version(PromptStyle.CHAIN_OF_FUNCTIONS)
+
+
+@pytest.mark.parametrize(
+    ("url", "named"),
+    [
+        (None, None),
+        ("https://api.openai.com/v1", None),
+        ("https://API.openai.com/v1/", None),
+        ("http://h:8000/v1", "http://h:8000/v1"),
+        ("HTTP://H:8000/v1//", "http://h:8000/v1"),
+    ],
+)
+def test_a_server_has_one_name_however_it_is_written(url: str | None, named: str | None) -> None:
+    assert OpenAIPolicy(base_url=url).base_url == named
+
+
+@pytest.mark.parametrize(
+    ("url", "told"),
+    [
+        *((url, "must be a URL") for url in ("", "h/v1", "ftp://h/v1", "http://", "http://h:port")),
+        ("http://h/v1\n", "must be a URL"),
+        ("https://gw:s3cret@h/v1", "no user, password"),
+        ("https://h/v1?key=s3cret", "no user, password"),
+    ],
+)
+def test_a_server_that_is_no_url_or_holds_a_secret_is_refused(url: str, told: str) -> None:
+    with pytest.raises(ValidationError) as refused:
+        OpenAIPolicy(base_url=url)
+    (error,) = refused.value.errors()
+    assert error["loc"] == ("base_url",)
+    assert told in error["msg"]
+    assert "s3cret" not in error["msg"]
