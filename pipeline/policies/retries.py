@@ -38,8 +38,9 @@ async def with_retries(
     """The result of `call`, tried again up to `retries` times while it fails in passing ways.
     `pause` hears of every wait that the server asks for.
 
-    Raises what the last try raised. `Retry-After` is honoured, with jitter on top so that waiting
-    calls do not come back all at once; without it, the wait is random and grows exponentially.
+    Raises what the last try raised. The wait is random and grows exponentially. `Retry-After` is
+    the least, for a server that is down may ask for none at all, with jitter on top so that waiting
+    calls do not come back all at once.
     """
 
     async def attempt() -> T:
@@ -127,4 +128,5 @@ def _at_socket(error: BaseException) -> BaseException | None:
 
 def _wait(state: tenacity.RetryCallState) -> float:
     asked = retry_after_s(state.outcome.exception()) if state.outcome else None
-    return _BACKOFF(state) if asked is None else asked + random.uniform(0.0, 0.5)
+    backoff = _BACKOFF(state)
+    return backoff if asked is None else max(asked, backoff) + random.uniform(0.0, 0.5)
