@@ -56,6 +56,8 @@ class StageStatus:
     """Verdicts by status; `rejected`: completions that keep no program, and were not executed."""
     tokens: int = 0
     dollars: float = 0.0
+    """What the answers in its rows cost: one that several rows share counts in each, and one that
+    came to no row in none. What was paid is `RunStatus.dollars_spent`."""
     quarantined: tuple[Quarantined, ...] = ()
     working: str | None = None
     """The driver at work: host and pid."""

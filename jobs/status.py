@@ -60,7 +60,7 @@ def _columns(status: RunStatus) -> dict[str, list[str]]:
         "rows/s": [f"{stage.rows_per_s:,.1f}" if stage.rows_per_s else "" for stage in stages],
         "left": [_clock(stage.seconds_left) if stage.seconds_left else "" for stage in stages],
         "tokens": [f"{stage.tokens:,}" if stage.tokens else "" for stage in stages],
-        "dollars": [f"{stage.dollars:,.2f}" if stage.dollars else "" for stage in stages],
+        "dollars of rows": [f"{stage.dollars:,.2f}" if stage.dollars else "" for stage in stages],
         "outcomes": [
             " ".join(f"{count:,} {name}" for name, count in stage.outcomes.items())
             for stage in stages
