@@ -180,7 +180,9 @@ def test_a_run_whose_root_is_an_object_store_is_killed_resumed_and_told_of(
     environment = {key: value for key, value in os.environ.items() if key != "RAY_ADDRESS"}
     (tmp_path / "pace").write_text("0.3")  # seconds of each answer: the kill comes in between
     with (tmp_path / "out.txt").open("ab") as out:
-        job = subprocess.Popen(command, env=environment, stdout=out, stderr=out)
+        job = subprocess.Popen(
+            command, env=environment | {"SCRIPTED_SECONDS": "0.3"}, stdout=out, stderr=out
+        )
         deadline = time.monotonic() + 200
         while len(plan.solutions.done()) < 2:
             assert job.poll() is None, (tmp_path / "out.txt").read_text()
