@@ -37,3 +37,15 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> str:
     from tests.prm.world import make_base  # imports torch, which most tests do without
 
     return make_base(tmp_path_factory.mktemp("base"))
+
+
+@pytest.fixture(scope="module")
+def local_ray() -> Iterator[None]:
+    """A Ray cluster of this module: jobs of this process work on it, jobs it starts join it."""
+    import ray  # most tests do without
+
+    ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAY_ADDRESS", ray.get_runtime_context().gcs_address)
+        yield
+    ray.shutdown()

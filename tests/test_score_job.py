@@ -46,7 +46,7 @@ def scores(out: Path) -> dict[str, tuple[float, ...]]:
 
 @pytest.mark.slow
 def test_an_actor_pool_gives_the_scores_of_this_process(
-    model: str, examples: str, tmp_path: Path, on_nodes: None
+    model: str, examples: str, tmp_path: Path
 ) -> None:
     arguments = ["--model", model, "--examples", examples]
     assert main([*arguments, "--out", str(tmp_path / "here")]) == 0

@@ -37,7 +37,7 @@ def weights(arm: Path) -> dict[str, torch.Tensor]:
 
 @pytest.mark.slow
 def test_a_killed_training_run_again_ends_with_the_model_of_an_undisturbed_one(
-    arguments: list[str], on_nodes: None, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    arguments: list[str], local_ray: None, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     assert main([*arguments, "--out", str(tmp_path / "whole")]) == 0
     assert f"{STEPS:,}" in capfd.readouterr().out
@@ -96,7 +96,7 @@ def test_a_model_that_a_run_trains_for_itself_is_told_to_be_named(
     ],
 )
 def test_what_cannot_be_trained_is_one_clear_error(
-    arguments: list[str], tmp_path: Path, capfd: pytest.CaptureFixture[str], on_nodes: None,
+    arguments: list[str], tmp_path: Path, capfd: pytest.CaptureFixture[str], local_ray: None,
     change: list[str], code: int, message: str,
 ) -> None:  # fmt: skip
     assert main([*arguments, "--out", str(tmp_path), *change]) == code
@@ -106,7 +106,7 @@ def test_what_cannot_be_trained_is_one_clear_error(
 
 
 def test_shards_without_a_meta_role_cannot_be_corrected(
-    base: str, tmp_path: Path, on_nodes: None, capfd: pytest.CaptureFixture[str]
+    base: str, tmp_path: Path, local_ray: None, capfd: pytest.CaptureFixture[str]
 ) -> None:
     config = write_config(tmp_path, base)
     examples = write_examples(tmp_path / "e", Role.TRAIN)

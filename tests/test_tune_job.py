@@ -27,7 +27,7 @@ def arguments(base: str, tmp_path_factory: pytest.TempPathFactory) -> list[str]:
 
 @pytest.mark.slow
 def test_a_sweep_killed_in_the_middle_repeats_no_trial_that_was_done(
-    arguments: list[str], on_nodes: None, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    arguments: list[str], local_ray: None, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     words = [
         *arguments,
