@@ -15,16 +15,18 @@ from collections.abc import Mapping, Sequence
 from rich import box
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from jobs.problem_options import add_problem_options, read_statements
 from pipeline.config import SplitsConfig
+from pipeline.printable import printable
 from pipeline.problems import BadRows, NoProblems, UnknownForm
 from pipeline.problems.reading import Reading
 from pipeline.problems.summary import Spread, Summary, summarise
 from pipeline.settings import ConfigError
 
 _SHOWN = 20
-_WIDTH = 36
+_WIDTH = 30  # with it, the longest bar fits a terminal of 80 columns
 
 
 def as_json(form: str, reading: Reading, summary: Summary) -> str:
@@ -56,7 +58,8 @@ def show(console: Console, form: str, reading: Reading, summary: Summary) -> Non
         widest = max([1, *counts.values()])
         for index, (name, count) in enumerate(counts.items()):
             bar = "▇" * round(_WIDTH * count / widest) if title == "month" else ""
-            table.add_row("" if index else title, name or "(none)", f"{count:,}", bar)
+            label = Text(printable(name) or "(none)")
+            table.add_row("" if index else title, label, f"{count:,}", bar)
         table.add_section()
     console.print(table)
     public = f"{summary.public_tests:,} of {summary.tests.total:,} public"
@@ -67,7 +70,8 @@ def show(console: Console, form: str, reading: Reading, summary: Summary) -> Non
         f"{len(reading.duplicates):,} duplicates"
     )
     for note in reading.left_out():
-        console.print(f"  {note}", markup=False, soft_wrap=True)
+        for line in note.split("\n"):
+            console.print(Text(f"  {printable(line)}"), soft_wrap=True)
     dropped = summary.near_duplicates
     console.print(
         f"* as `splits` is by default; {len(dropped):,} near-duplicates across roles would be "
@@ -75,7 +79,7 @@ def show(console: Console, form: str, reading: Reading, summary: Summary) -> Non
         soft_wrap=True,
     )
     for each in dropped[:_SHOWN]:
-        console.print(f"  {each}", markup=False, soft_wrap=True)
+        console.print(Text(f"  {printable(str(each))}"), soft_wrap=True)
     if len(dropped) > _SHOWN:
         console.print(f"  and {len(dropped) - _SHOWN:,} more (--json lists all)")
 

@@ -8,10 +8,12 @@ from dataclasses import dataclass
 import numpy as np
 from rich import box
 from rich.table import Table
+from rich.text import Text
 
 from pipeline.config import EvaluationConfig
 from pipeline.evaluation.evaluate import EvaluationError, difficulty_key
 from pipeline.evaluation.metrics import Estimate, means
+from pipeline.printable import printable
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +93,7 @@ def pass_at_1_table(result: PassAt1, confidence: float) -> Table:
         for name, group in section.items():
             interval = group.estimate.interval
             table.add_row(
-                name or "(none)",
+                Text(printable(name) or "(none)"),
                 _percent(group.estimate.value),
                 f"{_percent(interval.low)}, {_percent(interval.high)}" if interval else "",
                 *(f"{count:,}" for count in (group.problems, group.candidates, group.passed)),

@@ -1,14 +1,16 @@
 """pass@1 is the mean over problems of the share of each problem's candidates that passed."""
 
+import io
 import json
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from pipeline.config import EvaluationConfig
 from pipeline.eval_all import EvalAllError, EvalAllRow, read_eval_all
 from pipeline.evaluation.evaluate import EvaluationError
-from pipeline.evaluation.pass_at_1 import Outcome, pass_at_1, to_json
+from pipeline.evaluation.pass_at_1 import Outcome, pass_at_1, pass_at_1_table, to_json
 from pipeline.evaluation.recorded import recorded_solutions, recorded_verdicts
 from sandbox.protocol import Isolation, Status
 
@@ -54,6 +56,15 @@ def test_nothing_to_evaluate_and_contradictions_are_errors() -> None:
     twice = [*outcomes("a", "easy", "x", "+"), *outcomes("a", "hard", "x", "+")]
     with pytest.raises(EvaluationError, match="problem 'a' has two"):
         pass_at_1(twice, CONFIG)
+
+
+def test_words_of_a_record_are_shown_and_not_obeyed() -> None:
+    found = pass_at_1(outcomes("a", "[/x]", "\x1b[31mred", "+"), CONFIG)
+    console = Console(width=80, file=io.StringIO(), record=True)
+    console.print(pass_at_1_table(found, CONFIG.confidence))
+    shown = console.export_text()
+    assert "[/x]" in shown
+    assert "\ufffd[31mred" in shown
 
 
 # --- from the record ----------------------------------------------------------------------------

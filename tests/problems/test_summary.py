@@ -101,6 +101,29 @@ def test_the_table_names_counts_bad_rows_and_near_duplicates(
     assert "train problem d dropped" in shown
 
 
+def test_the_longest_bar_is_whole_on_80_columns(
+    file: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    assert main([file, "--skip-bad-rows"]) == 0
+    (longest,) = (line for line in capsys.readouterr().out.splitlines() if "2024-05" in line)
+    assert longest.count("▇") == 30
+    assert "…" not in longest
+
+
+def test_words_of_a_file_are_shown_and_not_obeyed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = [row("a", difficulty="[/x]"), row("b", difficulty="\x1b[31mred\n")]
+    path = tmp_path / "p.jsonl"
+    path.write_text("".join(f"{json.dumps(each)}\n" for each in rows))
+    assert main([str(path)]) == 0
+    shown = capsys.readouterr().out
+    assert "[/x]" in shown
+    assert "\ufffd[31mred\ufffd" in shown
+    assert "\x1b" not in shown
+
+
 @pytest.mark.skipif(not DATA.exists(), reason="shared/data is not beside the project")
 def test_the_recorded_livecodebench_problems_are_summarised_without_tests(
     capsys: pytest.CaptureFixture[str],
