@@ -4,7 +4,7 @@ Good for looking at and for estimating costs. Nothing can be judged by them, so 
 the form is not among those of a config.
 """
 
-from pipeline.problems.rows import Defaults, ProblemRow, read_date
+from pipeline.problems.rows import Defaults, ProblemRow, Text, read_date
 from pipeline.records import Problem
 
 SOURCE = "livecodebench"
@@ -14,12 +14,12 @@ class Row(ProblemRow):
     has_tests = False
 
     question_title: str
-    question_content: str
+    question_content: Text
     platform: str
-    question_id: str
+    question_id: Text
     contest_date: str
     starter_code: str
-    difficulty: str
+    difficulty: Text
     output_list: list[str]
 
     def problem(self, defaults: Defaults) -> Problem:

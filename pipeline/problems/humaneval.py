@@ -9,7 +9,7 @@ import datetime
 
 from pipeline.functions import parse
 from pipeline.problems.asserts import NoCheck, assert_tests
-from pipeline.problems.rows import Defaults, FieldError, ProblemRow
+from pipeline.problems.rows import Defaults, FieldError, ProblemRow, Text, check_entry_point
 from pipeline.records import Problem
 
 SOURCE = "humaneval"
@@ -17,13 +17,14 @@ _RELEASED_ON = datetime.date(2021, 7, 7)  # all problems at once, with the paper
 
 
 class Row(ProblemRow):
-    task_id: str
-    prompt: str
+    task_id: Text
+    prompt: Text
     canonical_solution: str
     test: str
     entry_point: str
 
     def problem(self, defaults: Defaults) -> Problem:
+        check_entry_point("entry_point", self.entry_point)
         try:
             tests = assert_tests(self.test, self.entry_point)
         except NoCheck as error:

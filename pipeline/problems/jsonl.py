@@ -17,7 +17,6 @@ and their classes are defined for it.
 """
 
 import json
-import re
 from collections.abc import Callable
 from typing import Annotated, Any
 
@@ -25,13 +24,18 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from pipeline.problems import prelude
 from pipeline.problems.node_values import Signature, signature
-from pipeline.problems.rows import Defaults, FieldError, ProblemRow, read_date
+from pipeline.problems.rows import (
+    Defaults,
+    FieldError,
+    ProblemRow,
+    Text,
+    check_entry_point,
+    read_date,
+)
 from pipeline.records import Problem
 from sandbox.protocol import MAX_CPU_S, TestCase
 
 SOURCE = "jsonl"
-_ENTRY_POINT = re.compile(r"(?:[^\W\d]\w*\(\)\.)?[^\W\d]\w*")
-_Text = Annotated[str, Field(min_length=1)]
 
 
 class TestRow(BaseModel):
@@ -49,9 +53,9 @@ class TestRow(BaseModel):
 class Row(ProblemRow):
     model_config = ConfigDict(extra="forbid")
 
-    problem_id: _Text
-    statement: _Text
-    difficulty: _Text
+    problem_id: Text
+    statement: Text
+    difficulty: Text
     released_on: str
     tests: list[TestRow]
     title: str = ""
@@ -60,12 +64,10 @@ class Row(ProblemRow):
     time_limit_s: Annotated[float, Field(gt=0, le=MAX_CPU_S, allow_inf_nan=False)] | None = None
 
     def problem(self, defaults: Defaults) -> Problem:
-        if self.entry_point is not None and not _ENTRY_POINT.fullmatch(self.entry_point):
-            raise FieldError(
-                "entry_point",
-                f"{self.entry_point!r} is neither a function name nor like 'Solution().method'",
-            )
-        called = signature(self.starter_code, self.entry_point) if self.entry_point else None
+        called = None
+        if self.entry_point is not None:
+            check_entry_point("entry_point", self.entry_point)
+            called = signature(self.starter_code, self.entry_point)
         return Problem(
             problem_id=self.problem_id,
             source=SOURCE,

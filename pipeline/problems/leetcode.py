@@ -4,16 +4,23 @@ Its solutions assume the imports and node classes of `prompt`: the problem's pre
 """
 
 from pipeline.problems.asserts import NoCheck, assert_tests
-from pipeline.problems.rows import Defaults, FieldError, ProblemRow, read_date
+from pipeline.problems.rows import (
+    Defaults,
+    FieldError,
+    ProblemRow,
+    Text,
+    check_entry_point,
+    read_date,
+)
 from pipeline.records import Problem
 
 SOURCE = "leetcode"
 
 
 class Row(ProblemRow):
-    task_id: str
-    difficulty: str
-    problem_description: str
+    task_id: Text
+    difficulty: Text
+    problem_description: Text
     starter_code: str
     estimated_date: str
     prompt: str
@@ -22,6 +29,7 @@ class Row(ProblemRow):
     test: str
 
     def problem(self, defaults: Defaults) -> Problem:
+        check_entry_point("entry_point", self.entry_point)
         try:
             tests = assert_tests(self.test, self.entry_point)
         except NoCheck as error:

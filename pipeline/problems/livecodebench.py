@@ -8,19 +8,28 @@ import base64
 import binascii
 import json
 import pickletools
+import sys
 import zlib
-from typing import Literal
+from typing import Literal, NoReturn
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from pipeline.problems import prelude
-from pipeline.problems.rows import Defaults, FieldError, ProblemRow, read_date
+from pipeline.problems.rows import (
+    Defaults,
+    FieldError,
+    ProblemRow,
+    Text,
+    check_entry_point,
+    read_date,
+)
 from pipeline.records import Problem
 from sandbox.protocol import TestCase
 
 SOURCE = "livecodebench"
 _MAX_BYTES = 1 << 30  # of decompressed private tests: the largest real ones are a tenth of it
 _MAX_OPCODES = 16  # of a pickle that holds one string; protocols 0 to 5 take 3 to 5
+_MOST_DIGITS = sys.int_info.default_max_str_digits  # of an integer: Python reads no longer ones
 _STRING_OPCODES = {"UNICODE", "SHORT_BINUNICODE", "BINUNICODE", "BINUNICODE8"}
 _FRAMING_OPCODES = {"PROTO", "FRAME", "MEMOIZE", "PUT", "BINPUT", "LONG_BINPUT", "STOP"}
 
@@ -40,12 +49,12 @@ _TESTS = TypeAdapter(list[RecordedTest])
 
 class Row(ProblemRow):
     question_title: str
-    question_content: str
+    question_content: Text
     platform: str
-    question_id: str
+    question_id: Text
     contest_date: str
     starter_code: str
-    difficulty: str
+    difficulty: Text
     public_test_cases: str
     private_test_cases: str
     metadata: str
@@ -79,7 +88,10 @@ class Row(ProblemRow):
             name = Metadata.model_validate_json(self.metadata or "{}").func_name
         except ValidationError as error:
             raise FieldError("metadata", error.errors()[0]["msg"]) from None
-        return f"Solution().{name}" if name and "class Solution" in self.starter_code else name
+        if name is None:
+            return None
+        is_method = "class Solution" in self.starter_code
+        return check_entry_point("metadata.func_name", f"Solution().{name}" if is_method else name)
 
 
 def unpack(text: str) -> str:
@@ -141,11 +153,24 @@ def _tests(field: str, text: str, entry_point: str | None, *, public: bool) -> l
 
 
 def _value(field: str, text: str) -> str:
-    """The text again, once it is known to be one JSON value."""
+    """The text again, once it is known to be one JSON value that the judge can read."""
     try:
-        json.loads(text)
+        _JSON.decode(text)
     except RecursionError:
         raise FieldError(field, "no JSON value: nested too deeply") from None
     except ValueError as error:
-        raise FieldError(field, f"no JSON value: {error}") from None
+        raise FieldError(field, f"no JSON value that can be judged: {error}") from None
     return text.strip()
+
+
+def _refuse(constant: str) -> NoReturn:
+    raise ValueError(f"{constant} is no JSON")
+
+
+def _integer(digits: str) -> int:
+    if len(digits.removeprefix("-")) > _MOST_DIGITS:
+        raise ValueError(f"an integer of {len(digits):,} digits, of {_MOST_DIGITS:,} at most")
+    return int(digits)
+
+
+_JSON = json.JSONDecoder(parse_constant=_refuse, parse_int=_integer)

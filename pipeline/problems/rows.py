@@ -1,14 +1,18 @@
 """What every form of problem files has in common: a row, and what may be wrong with its fields."""
 
 import datetime
+import keyword
 from abc import abstractmethod
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from pipeline.records import Problem
 from sandbox.protocol import Comparator
+
+Text = Annotated[str, Field(min_length=1)]
+"""Of a field that says nothing where it is empty."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,3 +66,12 @@ def read_date(field: str, text: str) -> datetime.date:
         return datetime.datetime.fromisoformat(text).date()
     except ValueError:
         raise FieldError(field, f"{text!r} is no date such as 2024-08-01") from None
+
+
+def check_entry_point(field: str, text: str) -> str:
+    """`text`, once it is known to be a function's name or like `Solution().method`: it becomes part
+    of a program. Raises FieldError."""
+    names = text.split("().")
+    if len(names) > 2 or not all(n.isidentifier() and not keyword.iskeyword(n) for n in names):
+        raise FieldError(field, f"{text!r} is neither a function name nor like 'Solution().method'")
+    return text

@@ -21,6 +21,7 @@ from pipeline.problems import BadRows, NoProblems, Reading, load_problems, read_
 from pipeline.problems.livecodebench import unpack
 from pipeline.problems.rows import FieldError
 from sandbox import Comparator, Sandbox, Status, TestCase, Verdict
+from sandbox.checks import checks_of
 
 DATA = Path(__file__).parents[3] / "shared/data"
 OURS = {
@@ -109,6 +110,8 @@ def without(field: str) -> dict:
         (OURS | {"time_limit_s": 1e300}, "time_limit_s"),
         (OURS | {"time_limit_s": float("inf")}, "time_limit_s"),
         (OURS | {"entry_point": "Solution.double"}, "entry_point"),
+        (OURS | {"entry_point": ""}, "entry_point"),
+        (CALL | {"entry_point": "class"}, "entry_point"),
         (OURS | {"tests": []}, "tests"),
         (OURS | {"tests": [{"stdin": "1"}]}, "tests[0].expected"),
         (OURS | {"tests": [{"stdin": "1", "expected": 2}]}, "tests[0].expected"),
@@ -248,16 +251,36 @@ def test_a_decompression_bomb_is_refused(monkeypatch):
         ({"public_test_cases": CALL_TESTS}, "public_test_cases[0].testtype"),
         ({"public_test_cases": "[]", "private_test_cases": "[]"}, "tests"),
         ({"question_id": None}, "question_id"),
+        ({"question_id": ""}, "question_id"),
+        ({"question_content": ""}, "question_content"),
+        ({"difficulty": ""}, "difficulty"),
+        ({"metadata": '{"func_name": ""}'}, "metadata.func_name"),
+        ({"metadata": '{"func_name": "f(); import os"}'}, "metadata.func_name"),
     ],
 )
 def test_a_bad_livecodebench_row_is_named_by_its_field(tmp_path, change, field):
     assert bad("livecodebench", write(tmp_path / "lcb.jsonl", [LCB | change])) == [(1, field)]
 
 
-def test_call_based_tests_of_livecodebench_must_be_json(tmp_path):
-    tests = json.dumps([{"input": "[1", "output": "3", "testtype": "functional"}])
-    path = write(tmp_path / "lcb.jsonl", [LCB_CALL | {"public_test_cases": tests}])
-    assert bad("livecodebench", path) == [(1, "public_test_cases[0].input")]
+@pytest.mark.parametrize("value", ["[1", "NaN", "[-Infinity]", "[" * 9999, "-1" + "0" * 4300])
+def test_values_of_livecodebenchs_calls_are_json_that_the_judge_can_read(tmp_path, value):
+    for field in ("input", "output"):
+        test = {"input": "1", "output": "3", "testtype": "functional", field: value}
+        row = LCB_CALL | {"public_test_cases": json.dumps([test])}
+        path = write(tmp_path / "lcb.jsonl", [row])
+        assert bad("livecodebench", path) == [(1, f"public_test_cases[0].{field}")]
+
+
+def test_the_longest_integers_that_are_read_can_be_judged_and_longer_ones_are_told(tmp_path):
+    def load_with(digits: str):
+        test = {"input": digits, "output": digits, "testtype": "functional"}
+        row = LCB_CALL | {"public_test_cases": json.dumps([test])}
+        return load("livecodebench", write(tmp_path / "lcb.jsonl", [row]))
+
+    (problem,) = load_with("9" * 4300)
+    assert checks_of(to_program(problem, "", 256))
+    with pytest.raises(BadRows, match="an integer of 4,301 digits, of 4,300 at most"):
+        load_with("9" * 4301)
 
 
 # --- the recorded benchmarks -------------------------------------------------------------------
