@@ -45,6 +45,9 @@ ACTOR_RETRIES = 5
 """Restarts of an actor and retries of a part after a crash: one more than a poisonous problem takes
 until it is quarantined. Ray's default is for ever, which a poisonous row turns into a loop."""
 
+_STARTS = 3
+"""Tries to start a local cluster."""
+
 _RUN = secrets.token_hex(8)
 """Names this run of the driver to its workers; see `pipeline.quarantine`."""
 
@@ -81,8 +84,7 @@ class Cluster:
                         f"RAY_ADDRESS={os.environ['RAY_ADDRESS']}: no Ray cluster answers ({error})"
                     ) from error
             else:
-                slots = {"docker": float(self._config.sandbox.slots)}
-                ray.init(address="local", resources=slots, include_dashboard=False, **quiet)
+                self._start(**quiet)
         if os.environ.get("RAY_ADDRESS"):
             return
         there = ray.cluster_resources()
@@ -93,6 +95,20 @@ class Cluster:
                     f"{there.get(resource, 0):g}: ask for less in the config (gpus, use_gpu, "
                     "workers, cpus), or run on a cluster (RAY_ADDRESS)"
                 )
+
+    def _start(self, **quiet: Any) -> None:
+        """A local cluster. Ray gives its daemons 30 s to start, whatever else the machine does."""
+        slots = {"docker": float(self._config.sandbox.slots)}
+        for left in reversed(range(_STARTS)):
+            try:
+                ray.init(address="local", resources=slots, include_dashboard=False, **quiet)
+                return
+            except Exception as error:  # Ray has no class of its own for it
+                ray.shutdown()
+                if not left:
+                    raise StageFailed(
+                        f"Ray did not start on this machine in {_STARTS} tries: {error}"
+                    ) from error
 
 
 # --- the stages --------------------------------------------------------------------------------
