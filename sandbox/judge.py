@@ -10,10 +10,9 @@ from collections.abc import Sequence
 from types import TracebackType
 from typing import Literal, Self
 
-from sandbox import container
+from sandbox import container, process
 from sandbox.checks import Check, check_all, checks_of
 from sandbox.interpreter import ASK
-from sandbox.process import ProcessTransport
 from sandbox.protocol import Isolation, Limits, Program, Status, Verdict
 from sandbox.session import CANARY, Failure, Session, Tally
 from sandbox.spare import Supply
@@ -57,6 +56,8 @@ class Sandbox:
         if isolation == "docker":
             self._engine = container.connect()
             container.remove_orphans(self._engine)
+        else:
+            process.remove_orphans()
         self._supply = Supply(self._start, keeps_spare=isolation == "docker")
         self._session: Session | None = self._fresh()
 
@@ -203,7 +204,7 @@ class Sandbox:
 
     def _start(self, memory_mb: int) -> Session:
         if self._engine is None:
-            return Session(ProcessTransport(), memory_mb)
+            return Session(process.ProcessTransport(), memory_mb)
         transport = container.ContainerTransport(self._engine, self._image, memory_mb)
         return Session(transport, memory_mb)
 

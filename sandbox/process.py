@@ -20,7 +20,6 @@ from sandbox import boot, owner
 from sandbox.protocol import Isolation
 from sandbox.transport import TransportError
 
-
 _BOX = "unsafe-sandbox-"
 
 

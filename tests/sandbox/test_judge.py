@@ -3,10 +3,13 @@
 import asyncio
 import contextlib
 import os
+import platform
 import signal
 import subprocess
 import sys
 import time
+from importlib import metadata
+from pathlib import Path
 
 import docker.errors
 import pytest
@@ -23,6 +26,8 @@ from sandbox import (
 )
 from sandbox.actor import SandboxActor
 from sandbox.container import OWNER_LABEL, ContainerTransport, connect, remove_orphans
+from sandbox.process import remove_orphans as remove_orphaned_boxes
+from sandbox.protocol import MIN_MEMORY_MB
 
 SUM = "print(sum(map(int, input().split())))"
 
@@ -156,10 +161,57 @@ def test_a_time_limit_that_no_clock_can_keep_is_refused(seconds: float) -> None:
         Limits(cpu_s=seconds)
 
 
-@pytest.mark.parametrize("mebibytes", [0, -1, 10**14])
-def test_a_memory_limit_that_no_machine_has_is_refused(mebibytes: int) -> None:
-    with pytest.raises(ValueError, match=r"limits\.memory_mb: MiB above 0, at most 1,048,576"):
+@pytest.mark.parametrize("mebibytes", [0, -1, 15, 10**14])
+def test_a_memory_limit_that_no_machine_has_or_no_python_keeps_is_refused(mebibytes: int) -> None:
+    with pytest.raises(ValueError, match=r"limits\.memory_mb: MiB from 16, .* to 1,048,576"):
         Limits(memory_mb=mebibytes)
+
+
+def test_under_the_smallest_memory_limit_a_program_still_runs(process_sandbox: Sandbox) -> None:
+    limits = Limits(memory_mb=MIN_MEMORY_MB)
+    program = Program("print(1)", stdin_tests(("", "1")), limits=limits)
+    assert process_sandbox.judge(program).status is Status.AC
+
+
+@pytest.mark.parametrize("seconds", [0, -1, float("inf"), float("nan")])
+def test_a_total_that_no_program_can_keep_is_refused(seconds: float) -> None:
+    with pytest.raises(ValueError, match=r"limits\.total_s: seconds above 0"):
+        Limits(total_s=seconds)
+
+
+def test_tests_that_each_keep_their_limit_may_take_too_long_together(
+    process_sandbox: Sandbox,
+) -> None:
+    code = "import time\nwhile time.process_time() < 0.1: pass\nprint(input())"
+    tests = stdin_tests(*((str(n), str(n)) for n in range(9)))
+    verdict = process_sandbox.judge(Program(code, tests, limits=Limits(total_s=0.25)))
+    assert verdict.status is Status.TLE
+    assert verdict.detail.startswith("all tests together: over 0.25 s (0.")
+    assert 1 <= verdict.tests_passed == verdict.first_failure < 8  # the rest is not run
+    assert verdict.cpu_s > 0.25
+    assert process_sandbox.judge(Program(code, tests)).status is Status.AC
+
+
+def test_no_program_of_a_hundred_tests_can_exceed_the_total_by_default() -> None:
+    assert Limits(cpu_s=3.0).program_cpu_s == 100 * 3.0
+    assert Limits(cpu_s=3.0, total_s=5.0).program_cpu_s == 5.0
+
+
+def test_a_sandbox_tells_which_python_programs_run_on(process_sandbox: Sandbox) -> None:
+    told = process_sandbox.interpreter()
+    assert told.startswith(
+        f"CPython {platform.python_version()}, numpy {metadata.version('numpy')}"
+    )
+    assert process_sandbox.interpreter() == told
+
+
+@pytest.mark.docker
+def test_a_container_tells_the_python_of_its_image(docker_sandbox: Sandbox) -> None:
+    container = docker_sandbox._transport
+    assert isinstance(container, ContainerTransport)
+    ask = "import numpy, sys; print(sys.version.split()[0] + ', numpy', numpy.__version__)"
+    seen = connect().containers.get(container.container_id).exec_run(["python3", "-c", ask])
+    assert docker_sandbox.interpreter().startswith("CPython " + seen.output.decode().strip())
 
 
 def test_judging_does_not_block_an_event_loop(process_sandbox: Sandbox) -> None:
@@ -271,3 +323,32 @@ def test_a_killed_owner_leaves_no_container_behind(docker_engine: None) -> None:
         assert time.monotonic() < deadline
         time.sleep(0.1)
     client.close()
+
+
+def test_a_killed_owner_leaves_no_folder_behind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The next sandbox that starts removes it, and nothing that is in use or somebody else's."""
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    (tmp_path / "unsafe-sandbox-of-my-own").mkdir()
+    script = (
+        "from sandbox import Sandbox; import time\n"
+        "s = Sandbox('unsafe-process'); print(s._transport._box, flush=True); time.sleep(60)"
+    )
+    owner = subprocess.Popen(
+        [sys.executable, "-c", script],
+        stdout=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"TMPDIR": str(tmp_path)},
+    )
+    assert owner.stdout is not None
+    box = Path(owner.stdout.readline().strip())
+    (box / "left").write_text("")
+    with Sandbox("unsafe-process") as sandbox:
+        assert box.exists()  # its owner lives
+        owner.kill()
+        owner.wait()
+        remove_orphaned_boxes()
+        assert not box.exists()
+        assert sandbox.is_healthy()
+    assert [path.name for path in tmp_path.iterdir()] == ["unsafe-sandbox-of-my-own"]
