@@ -76,7 +76,7 @@ time.sleep(0.05)
         print(10 if sorted(map(int, os.listdir('/proc/self/fd')))[:-1] == [0, 1, 2, 3] else os.listdir('/proc/self/fd'))""",
     "environment_of_the_judge": """
         import os
-        known = {'PATH', 'LANG', 'HOME', 'TMPDIR', 'PYTHONHASHSEED', 'OPENBLAS_NUM_THREADS', 'OMP_NUM_THREADS', 'HOSTNAME', 'LC_CTYPE'}
+        known = {'PATH', 'LANG', 'HOME', 'TMPDIR', 'PYTHONHASHSEED', 'OPENBLAS_NUM_THREADS', 'OMP_NUM_THREADS', 'MALLOC_ARENA_MAX', 'HOSTNAME', 'LC_CTYPE'}
         print(10 if set(os.environ) <= known else set(os.environ) - known)""",
     "another_tests_files": """
         import os
