@@ -54,7 +54,7 @@ def date_window(chosen: argparse.Namespace) -> DateWindow:
     try:
         return DateWindow(after=chosen.after, before=chosen.before)
     except ValidationError as error:
-        raise ConfigError("; ".join(each["msg"] for each in error.errors())) from None
+        raise ConfigError(_told(error)) from None
 
 
 def _options(chosen: argparse.Namespace, paths: Sequence[str], kind: str) -> FileProblems:
@@ -71,4 +71,8 @@ def _options(chosen: argparse.Namespace, paths: Sequence[str], kind: str) -> Fil
             }
         )
     except ValidationError as error:
-        raise ConfigError("; ".join(each["msg"] for each in error.errors())) from None
+        raise ConfigError(_told(error)) from None
+
+
+def _told(error: ValidationError) -> str:
+    return "; ".join(each["msg"].removeprefix("Value error, ") for each in error.errors())

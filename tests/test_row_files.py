@@ -3,6 +3,7 @@
 import bz2
 import gzip
 import lzma
+import socket
 from collections.abc import Callable
 from pathlib import Path
 
@@ -84,6 +85,15 @@ def test_a_uri_without_a_client_is_named(path: str) -> None:
     ):
         with pytest.raises(OSError, match=f"{path}: cannot be opened: "):
             read()
+
+
+def test_a_server_that_does_not_answer_is_told_with_the_path() -> None:
+    with socket.socket() as taken:  # bound, and never listening: every connection is refused
+        taken.bind(("127.0.0.1", 0))
+        path = f"http://127.0.0.1:{taken.getsockname()[1]}/rows.jsonl"
+        for read in (lambda: list(lines([path])), lambda: problem_files([path])):
+            with pytest.raises(OSError, match=f"^{path}: cannot be read: Cannot connect to host"):
+                read()
 
 
 @pytest.mark.parametrize(

@@ -1,9 +1,9 @@
-"""Which form a file of problems is in: the one whose fields its first row has."""
+"""Which form files of problems are in: the one whose fields their first rows have."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence, Set
 from importlib import import_module
-from typing import get_args
+from typing import Any, get_args
 
 from pipeline.config import FileProblems
 from pipeline.problems.reading import NoProblems
@@ -16,6 +16,9 @@ FORMS: tuple[str, ...] = get_args(FileProblems.model_fields["kind"].annotation)
 
 STATEMENTS = "eval_all"
 """The form of recorded candidates: problems without tests."""
+
+_ALL = (*FORMS, STATEMENTS)
+_NEARLY_ALL = 0.6
 
 
 class UnknownForm(ValueError):
@@ -30,26 +33,42 @@ def detect_form(paths: Sequence[str]) -> str:
     """The form whose required fields are nearly all in the first row of the files, so that a row
     that lacks one is still told as a bad row of its form.
 
-    Raises UnknownForm, NoProblems for files without a row, and OSError for one that cannot be read.
+    Raises UnknownForm, also where two files are in different forms, NoProblems for files without a
+    row, and OSError for one that cannot be read.
     """
-    first = next(lines(problem_files(paths)), None)
-    if first is None:
+    firsts = (first for file in problem_files(paths) if (first := next(lines([file]), None)))
+    if (opening := next(firsts, None)) is None:
         raise NoProblems(f"{', '.join(paths)}: empty; give files with at least one problem")
-    path, number, line = first
+    path, number, line = opening
+    if (row := _object(line)) is None:
+        raise UnknownForm(f"{path}, row {number}: {_told(line)}")
+    if (form := _form(row)) is None:
+        raise UnknownForm(
+            f"{path}, row {number}: in none of the forms {', '.join(_ALL)}; name one with "
+            "--format to see what its rows lack"
+        )
+    for other, _, line in firsts:
+        # A first row of no form at all is a bad row among others, told or skipped as such.
+        if (row := _object(line)) is not None and _form(row) not in (form, None):
+            raise UnknownForm(
+                f"{other} is in the form {_form(row)}, {path} in the form {form}: give files of "
+                "one form at a time"
+            )
+    return form
+
+
+def _object(line: bytes) -> dict[str, Any] | None:
     try:
         row = json.loads(line)
     except (ValueError, RecursionError):
-        row = None
-    if not isinstance(row, dict):
-        raise UnknownForm(f"{path}, row {number}: {_told(line)}")
-    shares = {name: _share(row_form(name), set(row)) for name in (*FORMS, STATEMENTS)}
+        return None
+    return row if isinstance(row, dict) else None
+
+
+def _form(row: Mapping[str, Any]) -> str | None:
+    shares = {name: _share(row_form(name), row.keys()) for name in _ALL}
     best = max(shares, key=lambda name: shares[name])
-    if shares[best] < 0.6:
-        raise UnknownForm(
-            f"{path}, row {number}: in none of the forms {', '.join(shares)}; name one with "
-            "--format to see what its rows lack"
-        )
-    return best
+    return best if shares[best] >= _NEARLY_ALL else None
 
 
 def _told(line: bytes) -> str:
@@ -62,6 +81,6 @@ def _told(line: bytes) -> str:
     return f"no JSON object; {wanted}"
 
 
-def _share(form: type[ProblemRow], there: set[str]) -> float:
+def _share(form: type[ProblemRow], there: Set[str]) -> float:
     required = {name for name, field in form.model_fields.items() if field.is_required()}
     return len(required & there) / len(required)

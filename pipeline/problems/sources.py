@@ -10,7 +10,7 @@ from pathlib import Path
 
 from fsspec.implementations.local import LocalFileSystem
 
-from pipeline.row_files import filesystem
+from pipeline.row_files import filesystem, told_of
 
 _HUB = re.compile(r"hf://datasets/([^/@\s]+/[^/@\s]+)(?:@([^/\s]+))?(?:/(\S+))?")
 _FORM = "hf://datasets/OWNER/NAME[@REVISION][/FILE]"
@@ -33,14 +33,15 @@ def _files(path: str) -> list[str]:
         folder, file = _download(path)
         return [str(folder / file)] if file else _in_folder(path, str(folder))
     there, name = filesystem(path)
-    if not there.isdir(name):
-        return [path]
-    return _in_folder(path, path)
+    with told_of(path):
+        is_folder = there.isdir(name)
+    return _in_folder(path, path) if is_folder else [path]
 
 
 def _in_folder(named: str, folder: str) -> list[str]:
     there, name = filesystem(folder)
-    found = [file for file in there.find(name) if file.endswith(_SUFFIXES)]
+    with told_of(named):
+        found = [file for file in there.find(name) if file.endswith(_SUFFIXES)]
     if not found:
         raise OSError(f"{named}: holds no file that ends in .jsonl (.gz, .bz2, .xz, .zst)")
     is_local = isinstance(there, LocalFileSystem)

@@ -242,6 +242,24 @@ def test_a_file_of_another_form_is_refused(tmp_path: Path, text: str, told: str)
         detect_form([str(tmp_path / "p.jsonl")])
 
 
+def test_files_of_two_forms_are_refused_and_both_are_named(tmp_path: Path) -> None:
+    empty, ours = write(tmp_path / "1.jsonl"), write(tmp_path / "2.jsonl", row("a"))
+    code = {"prompt": "def f():\n", "canonical_solution": "", "test": "", "entry_point": "f"}
+    other = write(tmp_path / "3.jsonl", {"task_id": "b"} | code)
+    told = rf"{other} is in the form humaneval, {ours} in the form jsonl: give files of one form"
+    with pytest.raises(UnknownForm, match=told):
+        detect_form([str(tmp_path)])
+    assert detect_form([str(empty), str(ours), str(ours)]) == "jsonl"
+
+
+def test_a_first_row_that_is_no_problem_is_left_to_be_told_with_the_other_bad_rows(
+    tmp_path: Path,
+) -> None:
+    write(tmp_path / "1.jsonl", row("a"))
+    write(tmp_path / "2.jsonl", {"id": 1})
+    assert detect_form([str(tmp_path)]) == "jsonl"
+
+
 def test_an_empty_file_is_told_as_empty(tmp_path: Path) -> None:
     (tmp_path / "p.jsonl").write_text("\n")
     with pytest.raises(NoProblems, match=r"p\.jsonl: empty; give files with at least one problem"):

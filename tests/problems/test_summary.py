@@ -142,7 +142,6 @@ def test_the_recorded_livecodebench_problems_are_summarised_without_tests(
         (["absent.jsonl"], 1, "absent.jsonl: cannot be read: No such file"),
         (["README.md"], 1, "README.md, row 1: no JSON object"),
         (["README.md", "--format", "jsonl"], 1, "README.md, row 1, row"),
-        (["x", "--format", "jsonl", "--after", "2025-01-01", "--before", "2024-01-01"], 2, "after"),
     ],
 )
 def test_what_is_wrong_is_told_in_words(
@@ -150,6 +149,14 @@ def test_what_is_wrong_is_told_in_words(
 ) -> None:
     assert main(arguments) == code
     assert told in capsys.readouterr().err
+
+
+def test_a_window_that_ends_before_it_begins_is_told_as_our_own_words(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    window = ("--after", "2025-01-01", "--before", "2024-01-01")
+    assert main(["x", "--format", "jsonl", *window]) == 2
+    assert capsys.readouterr().err.startswith("after (2025-01-01) must be earlier than before")
 
 
 def test_a_date_that_is_none_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
