@@ -8,16 +8,19 @@ row needs `question_id` and `output_list`, the answers in the order in which the
 
 import json
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
+from pipeline.bad_rows import BadRow, field_and_reason, listing
 from pipeline.row_files import read_bytes
 
 
 class EvalAllError(Exception):
-    """A file that is not there, or of another form; the message names file, row and field."""
+    """A file that is not there or of another form, or rows that cannot be read; the message names
+    file, row and field."""
 
 
 def _storable(value: object) -> object:
@@ -35,7 +38,7 @@ class EvalAllRow(BaseModel):
 
     model_config = ConfigDict(extra="ignore", frozen=True, strict=True)
 
-    question_id: Text
+    question_id: Annotated[Text, Field(min_length=1)]
     output_list: list[Text]
     code_list: list[Text] | None = None
     graded_list: list[bool] | None = None
@@ -58,28 +61,56 @@ class EvalAllRow(BaseModel):
         return self
 
 
+@dataclass(frozen=True, slots=True)
+class EvalAllReading:
+    """The rows of a file in its order, and what is wrong with those that cannot be read."""
+
+    rows: tuple[EvalAllRow, ...]
+    bad: tuple[BadRow, ...]
+
+    def told(self) -> str:
+        """How many rows cannot be read, and the first of them."""
+        return listing(self.bad, "recorded candidates")
+
+
 def read_eval_all(path: str | Path) -> list[EvalAllRow]:
-    """The rows of a file, in its order. Raises EvalAllError."""
-    rows: list[EvalAllRow] = []
-    seen: set[str] = set()
+    """The rows of a file, in its order. Raises EvalAllError, for bad rows with all of them."""
+    reading = scan_eval_all(path)
+    if reading.bad:
+        raise EvalAllError(f"{reading.told()}\nmend them, or take them out of the file")
+    return list(reading.rows)
+
+
+def scan_eval_all(path: str | Path) -> EvalAllReading:
+    """What is in a file, bad rows included. Raises EvalAllError where it has no row."""
+    rows: dict[str, EvalAllRow] = {}
+    bad: list[BadRow] = []
     for number, raw in _raw_rows(str(path)):
-        place = f"{path}, row {number}"
-        try:
-            row = EvalAllRow.model_validate(raw)
-        except ValidationError as error:
-            first = error.errors()[0]
-            field = "".join(
-                f"[{part}]" if isinstance(part, int) else str(part) for part in first["loc"][:2]
-            )
-            told = first["msg"].removeprefix("Value error, ")
-            raise EvalAllError(f"{place}, {field or 'row'}: {told}") from None
-        if row.question_id in seen:
-            raise EvalAllError(f"{place}, question_id: {row.question_id!r} came before")
-        seen.add(row.question_id)
-        rows.append(row)
-    if not rows:
+        faults: dict[str, str] = {}
+        if isinstance(raw, _NoJson):
+            faults["row"] = raw.reason
+        else:
+            try:
+                row = EvalAllRow.model_validate(raw)
+            except ValidationError as error:
+                for each in error.errors():
+                    # A value that may be of two types has an error for either: one is enough.
+                    field, reason = field_and_reason(each | {"loc": each["loc"][:2]})
+                    faults.setdefault(field, reason)
+            else:
+                if rows.setdefault(row.question_id, row) is not row:
+                    faults["question_id"] = f"{row.question_id!r} came before"
+        bad += [BadRow(str(path), number, *fault) for fault in faults.items()]
+    if not rows and not bad:
         raise EvalAllError(f"{path}: holds no recorded candidates")
-    return rows
+    return EvalAllReading(tuple(rows.values()), tuple(bad))
+
+
+@dataclass(frozen=True, slots=True)
+class _NoJson:
+    """A row that does not parse."""
+
+    reason: str
 
 
 def _raw_rows(path: str) -> Iterable[tuple[int, Any]]:
@@ -94,17 +125,22 @@ def _raw_rows(path: str) -> Iterable[tuple[int, Any]]:
             f"{error}"
         ) from error
     if text.lstrip().startswith("["):
-        return enumerate(_json(path, text), start=1)
-    return [
-        (number, _json(f"{path}, row {number}", line))
-        for number, line in enumerate(text.split("\n"), start=1)
-        if line.strip()
-    ]
+        found = _json(text)
+        rows = [(1, found)] if isinstance(found, _NoJson) else list(enumerate(found, start=1))
+    else:
+        lines = enumerate(text.split("\n"), start=1)
+        rows = [(number, _json(line)) for number, line in lines if line.strip()]
+    if rows and all(isinstance(raw, _NoJson) for _, raw in rows):
+        number, first = rows[0]
+        raise EvalAllError(
+            f"{path}, row {number}: neither JSON lines nor a JSON list: {first.reason}"
+        )
+    return rows
 
 
-def _json(place: str, text: str) -> Any:
-    """Raises EvalAllError, also for a number of more digits than Python converts."""
+def _json(text: str) -> Any:
+    """The value, or _NoJson, also for a number of more digits than Python converts."""
     try:
         return json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise EvalAllError(f"{place}: neither JSON lines nor a JSON list: {error}") from error
+        return _NoJson(f"no JSON: {error}")

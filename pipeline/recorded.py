@@ -14,7 +14,8 @@ from collections import defaultdict
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 
-from pipeline.problems.rows import BadRow, FieldError
+from pipeline.bad_rows import BadRow
+from pipeline.problems.rows import FieldError
 from pipeline.row_files import lines
 
 _LISTED = 20

@@ -100,7 +100,15 @@ def test_a_server_that_does_not_answer_is_told_with_the_path() -> None:
     ("text", "told"),
     [
         (b"\n{}\n", "row 2, question_id"),
-        (TEXT + b"[}\n", "row 4: neither JSON lines nor a JSON list"),
+        (TEXT + b"[}\n", "row 4, row: no JSON"),
+        (b'{"a"', "row 1: neither JSON lines nor a JSON list"),
+        (b'{"question_id": "", "output_list": []}', "row 1, question_id"),
+        (TEXT + TEXT, "2 rows .*\n.* row 4, question_id: 'a' came before\n.* row 6, question_id"),
+        (
+            b'[3, {"question_id": "a", "output_list": ["x"], "metadata": [1], "graded_list": []}]',
+            r"2 rows .*\n.* row 1, row: .*\n.* row 2, metadata\[0\]: .*\nmend them",
+        ),
+        (b"[]", "c.jsonl: holds no recorded candidates"),
         (b"1" * 5000, "row 1: neither JSON lines nor a JSON list"),
         (gzip.compress(TEXT), "neither UTF-8 text nor compressed as its name says"),
     ],

@@ -6,15 +6,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from pydantic import ValidationError
-from pydantic_core import ErrorDetails
 
+from pipeline.bad_rows import LISTED, BadRow, count_rows, field_and_reason, listing
 from pipeline.config import FileProblems
-from pipeline.problems.rows import BadRow, Defaults, FieldError, ProblemRow
+from pipeline.problems.rows import Defaults, FieldError, ProblemRow
 from pipeline.problems.sources import problem_files
 from pipeline.records import Problem
 from pipeline.row_files import lines
 
-_LISTED = 20
 SEE_ALL = "`python -m jobs.problems FILE --json` lists all"
 
 
@@ -31,16 +30,7 @@ class BadRows(ValueError):
 
 
 def _listing(rows: Sequence[BadRow]) -> str:
-    count = _rows_of(rows)
-    told = [f"{count} {'row' if count == 1 else 'rows'} cannot be read as problems"]
-    told += [f"  {row}" for row in rows[:_LISTED]]
-    if len(rows) > _LISTED:
-        told.append(f"  and {len(rows) - _LISTED:,} more; {SEE_ALL}")
-    return "\n".join(told)
-
-
-def _rows_of(rows: Sequence[BadRow]) -> int:
-    return len({(row.file, row.row) for row in rows})
+    return listing(rows, "problems", SEE_ALL)
 
 
 class NoProblems(ValueError):
@@ -91,14 +81,14 @@ class Reading:
     @property
     def bad_rows(self) -> int:
         """A row with two bad fields is one."""
-        return _rows_of(self.bad)
+        return count_rows(self.bad)
 
     def left_out(self) -> list[str]:
         """What was left out for a fault of the data, to be told."""
         notes = [f"left out: {_listing(self.bad)}"] if self.bad else []
-        notes += [f"left out: {duplicate}" for duplicate in self.duplicates[:_LISTED]]
-        if len(self.duplicates) > _LISTED:
-            more = len(self.duplicates) - _LISTED
+        notes += [f"left out: {duplicate}" for duplicate in self.duplicates[:LISTED]]
+        if len(self.duplicates) > LISTED:
+            more = len(self.duplicates) - LISTED
             notes.append(f"left out: {more:,} more duplicates; {SEE_ALL}")
         return notes
 
@@ -123,7 +113,7 @@ def read_problems(config: FileProblems, form: type[ProblemRow]) -> Reading:
             if filters.take(problem):
                 kept.add(Read(problem, row.canonical_program(), place))
         except ValidationError as error:
-            bad.extend(BadRow(path, number, *_place(each)) for each in error.errors())
+            bad.extend(BadRow(path, number, *field_and_reason(each)) for each in error.errors())
         except FieldError as error:
             bad.append(BadRow(path, number, error.field, error.reason))
     if bad and not config.skip_bad_rows:
@@ -210,11 +200,3 @@ class _Filters:
 
     def seen(self) -> str:
         return f"released {min(self._dates)} to {max(self._dates)}"
-
-
-def _place(error: ErrorDetails) -> tuple[str, str]:
-    """Field and reason of one of pydantic's errors."""
-    location = ""
-    for part in error["loc"]:
-        location += f"[{part}]" if isinstance(part, int) else f".{part}" if location else part
-    return location or "row", error["msg"]

@@ -15,17 +15,6 @@ Text = Annotated[str, Field(min_length=1)]
 """Of a field that says nothing where it is empty."""
 
 
-@dataclass(frozen=True, slots=True)
-class BadRow:
-    file: str
-    row: int  # from 1
-    field: str
-    reason: str
-
-    def __str__(self) -> str:
-        return f"{self.file}, row {self.row}, {self.field}: {self.reason}"
-
-
 class FieldError(Exception):
     """A field of a row that makes no sense; becomes a BadRow."""
 
