@@ -35,9 +35,10 @@ def listing(rows: Sequence[BadRow], meant: str, see_all: str = "") -> str:
     return "\n".join(told)
 
 
-def field_and_reason(error: ErrorDetails) -> tuple[str, str]:
-    """What one of pydantic's errors says; the field of a row as a whole is `row`."""
+def field_and_reason(error: ErrorDetails, depth: int | None = None) -> tuple[str, str]:
+    """What one of pydantic's errors says, of the first `depth` parts of its place; the field of a
+    row as a whole is `row`."""
     location = ""
-    for part in error["loc"]:
+    for part in error["loc"][:depth]:
         location += f"[{part}]" if isinstance(part, int) else f".{part}" if location else part
     return location or "row", error["msg"].removeprefix("Value error, ")

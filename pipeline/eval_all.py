@@ -95,7 +95,7 @@ def scan_eval_all(path: str | Path) -> EvalAllReading:
             except ValidationError as error:
                 for each in error.errors():
                     # A value that may be of two types has an error for either: one is enough.
-                    field, reason = field_and_reason(each | {"loc": each["loc"][:2]})
+                    field, reason = field_and_reason(each, depth=2)
                     faults.setdefault(field, reason)
             else:
                 if rows.setdefault(row.question_id, row) is not row:
