@@ -1,7 +1,7 @@
 """What the output and error files of a batch say about its requests."""
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import Enum
 
@@ -10,7 +10,7 @@ from pipeline.policies import openai_wire
 from pipeline.policies.batch_submissions import slot_in
 from pipeline.policies.openai_wire import Answer, Usage
 from pipeline.policies.paid_answers import Slot
-from pipeline.policies.retries import MalformedResponse
+from pipeline.policies.retries import MalformedResponse, UnknownShape
 
 _PASSING_STATUS = frozenset({0, 408, 409, 429})
 _PASSING_CODES = frozenset({"batch_expired", "batch_cancelled"})
@@ -21,6 +21,7 @@ class Blame(Enum):
 
     PASSING = "passing"  # it may have one, and this one is not billed
     BILLED = "billed"  # it may have one, but this one's answer came to nothing on the way
+    STRANGE = "strange"  # as billed, but likely to come so again
     REQUEST = "request"  # this request never has one
     ALL = "all"  # no request like it has one: an option, the key or the account is at fault
 
@@ -31,13 +32,16 @@ class Failure:
 
     reason: str
     blame: Blame
+    body: bytes = b""  # of a strange one, JSON
 
 
 def read_results(
     config: OpenAIPolicy, lines: Iterable[str]
-) -> Iterator[tuple[Slot, Answer | Failure]]:
-    """What became of each request. Raises MalformedResponse for a line that is no result of ours:
-    the file came damaged, and should be fetched again."""
+) -> tuple[dict[Slot, Answer | Failure], str | None]:
+    """What became of each request, and what is wrong with the first line that is no result of ours,
+    if there is one: the file came damaged, and should be fetched again."""
+    results: dict[Slot, Answer | Failure] = {}
+    damage: str | None = None
     for line in lines:
         if not line.strip():
             continue
@@ -47,15 +51,20 @@ def read_results(
             response, error = told.get("response"), told.get("error")
             status = response["status_code"] if response else None
             body = response["body"] if response else None
-        except (ValueError, KeyError, TypeError) as damage:
-            raise MalformedResponse(f"a line of a batch's results is damaged: {damage!r}") from None
-        if status == 200:
-            try:
-                yield slot, openai_wire.read_answer(config, body)
-            except MalformedResponse as strange:
-                yield slot, Failure(str(strange), Blame.BILLED)
-        else:
-            yield slot, _failure(status, body, error)
+        except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as failure:
+            damage = damage or f"a line of a batch's results is damaged: {failure!r}"
+            continue
+        results[slot] = _read(config, body) if status == 200 else _failure(status, body, error)
+    return results, damage
+
+
+def _read(config: OpenAIPolicy, body: object) -> Answer | Failure:
+    try:
+        return openai_wire.read_answer(config, body)
+    except UnknownShape as strange:
+        return Failure(str(strange), Blame.STRANGE, json.dumps(body).encode())
+    except MalformedResponse as failed:
+        return Failure(str(failed), Blame.BILLED)
 
 
 def _failure(status: int | None, body: object, error: object) -> Answer | Failure:

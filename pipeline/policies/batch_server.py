@@ -12,13 +12,13 @@ import openai
 from openai.types import Batch
 
 from pipeline.config import OpenAIPolicy
-from pipeline.policies.batch_results import Failure, read_results
+from pipeline.policies.batch_results import Blame, Failure, read_results
 from pipeline.policies.batch_submissions import Submission, Submissions
 from pipeline.policies.openai_client import Connection
 from pipeline.policies.openai_wire import Answer
 from pipeline.policies.paid_answers import Slot
 from pipeline.policies.protocol import PolicyError
-from pipeline.policies.retries import with_retries
+from pipeline.policies.retries import MalformedResponse, with_retries
 
 logger = logging.getLogger(__name__)
 
@@ -79,23 +79,33 @@ class BatchServer:
         return batch
 
     async def results(self, submission: Submission, batch: Batch) -> dict[Slot, Answer | Failure]:
-        """What became of the requests of a batch that has ended. Raises PolicyError where the
-        server has it no more."""
+        """What became of the requests of a batch that has ended. Where its results are damaged
+        however often they are fetched, what can be read counts, and the rest as billed. Raises
+        PolicyError where the server has it no more."""
         client = await self._connection.client()
-
-        async def read(file_id: str) -> dict[Slot, Answer | Failure]:
-            content = await client.files.content(file_id)
-            return dict(read_results(self._config, content.text.split("\n")))
-
         results: dict[Slot, Answer | Failure] = {}
+
+        async def read(file_id: str) -> None:
+            content = await client.files.content(file_id)
+            read, damage = read_results(self._config, content.text.split("\n"))
+            results.update(read)
+            if damage is not None:
+                raise MalformedResponse(damage)
+
+        unread: Failure | None = None
         for file_id in (batch.output_file_id, batch.error_file_id):
-            if file_id is not None:
-                try:
-                    results |= await with_retries(
-                        lambda file_id=file_id: read(file_id), self._config.max_retries
-                    )
-                except openai.NotFoundError:
-                    raise self._gone(submission) from None
+            if file_id is None:
+                continue
+            try:
+                await with_retries(lambda file_id=file_id: read(file_id), self._config.max_retries)
+            except openai.NotFoundError:
+                raise self._gone(submission) from None
+            except MalformedResponse as damage:
+                logger.warning("batch %s: %s; the other lines are kept", batch.id, damage)
+                unread = Failure(str(damage), Blame.BILLED)
+        if unread is not None:
+            for slot in self._submissions.slots(submission) - results.keys():
+                results[slot] = unread
         return results
 
     async def _upload(self, client: openai.AsyncOpenAI, submission: Submission) -> str:

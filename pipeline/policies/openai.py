@@ -31,7 +31,7 @@ from pipeline.policies.protocol import (
     UnanswerableRequest,
 )
 from pipeline.policies.rate_limit import RateLimit
-from pipeline.policies.retries import may_be_billed, with_retries
+from pipeline.policies.retries import UnknownShape, may_be_billed, with_retries
 
 _LANES = 4
 """Samples that are looked at at once, as a multiple of the calls in flight: enough for equal ones
@@ -148,7 +148,7 @@ class OpenAI(OpenAIModel):
         worst = call.worst_usd
         paid, lost, used = 0.0, worst, guess
         try:
-            answer = await self._ask(post, call.body)
+            answer = await self._ask(post, call)
             response = to_response(self._config, answer, call.request.key, call.slot[1], worst)
             paid, lost = response.cost_usd, 0.0
             await self._answers.put([(call.slot, response)])
@@ -165,10 +165,10 @@ class OpenAI(OpenAIModel):
             self._budget.settle(worst, paid, lost)
             self._rate.settle(guess, used)
 
-    async def _ask(self, post: Post, body: bytes) -> Answer:
+    async def _ask(self, post: Post, call: Call) -> Answer:
         sent = time.monotonic()
         try:
-            told = await post(body)
+            told = await post(call.body)
         except openai.APIStatusError as error:
             self._rate.told(error.response.headers, sent)
             finish = None
@@ -178,7 +178,11 @@ class OpenAI(OpenAIModel):
                 raise
             return Answer("", finish, Usage())
         self._rate.told(told.headers, sent)
-        return openai_wire.read_answer(self._config, openai_wire.parsed(told.content))
+        try:
+            return openai_wire.read_answer(self._config, openai_wire.parsed(told.content))
+        except UnknownShape as strange:
+            where = await self._answers.keep_strange(call.slot, told.content)
+            raise UnknownShape(f"{strange}; {where}") from None
 
     async def _recorded(self, calls: Sequence[Call]) -> None:
         """Wait for those of the calls that are in flight, and record what was spent."""

@@ -8,6 +8,11 @@ once: a stage's parts then find their answers in the journal. The way of a batch
 Every arrow is durable before the next, and a restart goes on from where it stood. What expired or
 failed in passing is submitted again in another batch. What the server refuses for good is noted
 beside its batch, and not asked again until the next `prepare`.
+
+Two processes share a batch that one of them has written down, but they look and write without a
+lock: two that ask the same at the same moment, between each other's look and note, both submit it,
+and both batches are paid. Within one run that cannot be: its driver asks for a whole stage at once,
+and holds the stage's lock.
 """
 
 import asyncio
@@ -42,6 +47,7 @@ logger = logging.getLogger(__name__)
 
 _ENDED = frozenset({"completed", "expired", "cancelled", "failed"})
 _QUEUE_FULL = "token_limit_exceeded"
+_BILLED = frozenset({Blame.BILLED, Blame.STRANGE})
 _IN_NEITHER_FILE = Failure("it is in neither file of results", Blame.PASSING)
 
 
@@ -104,9 +110,10 @@ class OpenAIBatch(OpenAIModel):
         async with self._turn:
             await self._answers.refresh()
             wanted = {call.slot: call for call in calls if call.slot not in self._answers}
-            if not wanted:
-                return {}
             try:
+                self._close_recorded()
+                if not wanted:
+                    return {}
                 if ask_refused:
                     self._submissions.forget_refused(wanted)
                 known = self._submissions.refused()
@@ -129,6 +136,15 @@ class OpenAIBatch(OpenAIModel):
                 )
             return asked.refused
 
+    def _close_recorded(self) -> None:
+        """Settle batches whose answers are all in the journal, but whose collector was killed
+        before it could: what they were promised would be taken from the budget for ever."""
+        for submission in self._submissions.open():
+            slots = self._submissions.slots(submission)
+            if all(slot in self._answers for slot in slots):
+                answers = (self._answers.get(slot, key="") for slot in slots)
+                self._close(submission, sum(answer.cost_usd for answer in answers if answer))
+
     async def _go_on(self, asked: _Asked) -> bool:
         """Collect what has ended, submit what can be; whether there is anything to wait for."""
         queue_full = False
@@ -148,6 +164,8 @@ class OpenAIBatch(OpenAIModel):
         if total:
             asked.progress(done, total)
         under_way = self._under_way(asked)
+        # After that look: a batch that another process has closed has its answers in the journal.
+        await self._answers.refresh(at_once=True)
         if queue_full and under_way:
             return True  # there will be room when one of them has ended
         if queue_full:
@@ -223,7 +241,11 @@ class OpenAIBatch(OpenAIModel):
         }
         await self._answers.put(answers.items())
         failures = {slot: result for slot, result in results.items() if isinstance(result, Failure)}
-        billed = sum(failure.blame is Blame.BILLED for failure in failures.values())
+        billed = sum(failure.blame in _BILLED for failure in failures.values())
+        for slot, failure in failures.items():
+            if failure.blame is Blame.STRANGE:
+                where = await self._answers.keep_strange(slot, failure.body)
+                failures[slot] = Failure(f"{failure.reason}; {where}", failure.blame)
         refused = {
             slot: f"batch {batch.id}: {failure.reason}"
             for slot, failure in failures.items()
@@ -241,7 +263,9 @@ class OpenAIBatch(OpenAIModel):
                 asked.failed[slot] = f"batch {batch.id} was cancelled; run again to submit the rest"
             elif failure.blame is Blame.ALL:
                 asked.failed[slot] = f"batch {batch.id}: {failure.reason}"
-            elif asked.tries[slot] > self._config.max_retries:
+            elif asked.tries[slot] > self._config.max_retries or (
+                failure.blame is Blame.STRANGE and asked.tries[slot] > 1
+            ):
                 asked.failed[slot] = f"batch {batch.id}, the last try: {failure.reason}"
 
     def _slots_of(self, submission: Submission, asked: _Asked) -> set[Slot]:

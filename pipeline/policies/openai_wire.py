@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pipeline.config import OpenAIPolicy
-from pipeline.policies.retries import MalformedResponse
+from pipeline.policies.retries import MalformedResponse, UnknownShape
 from pipeline.prompts import Prompt
 from pipeline.records import FinishReason
 
@@ -18,6 +18,7 @@ PATHS = {"responses": "/responses", "chat": "/chat/completions"}
 _NO_SENSE = (AttributeError, TypeError, LookupError, ValueError, OverflowError)
 """What reading JSON of an unknown shape can raise."""
 
+_NO_ANSWER_YET = frozenset({"queued", "in_progress", "cancelled"})
 _SERVER_FAILURES = frozenset({"server_error", "rate_limit_exceeded"})
 _INCOMPLETE = {
     "max_output_tokens": FinishReason.LENGTH,
@@ -117,15 +118,17 @@ def parsed(data: bytes) -> Any:
 
 
 def read_answer(config: OpenAIPolicy, told: Any) -> Answer:
-    """The answer in the body of a success. Raises MalformedResponse.
+    """The answer in the body of a success. Raises MalformedResponse for one that tells of a
+    failure, UnknownShape for one that tells neither.
 
-    What has a text is an answer, for it was paid for: one that ended for a reason that we do not
-    know counts as cut, and a use of tokens that makes no sense as not told.
+    What has a text is an answer, for it was paid for: what stands beside the text and is not known
+    is skipped, one that ended for a reason that we do not know counts as cut, and a use of tokens
+    that makes no sense as not told.
     """
     try:
         return _of_response(told) if config.api == "responses" else _of_chat(told)
     except _NO_SENSE as error:
-        raise MalformedResponse(f"the server's answer has an unknown shape: {error!r}") from error
+        raise UnknownShape(f"the server's answer has an unknown shape: {error!r}") from error
 
 
 def prompt_failure(message: str, code: str | None) -> FinishReason | None:
@@ -145,26 +148,55 @@ def is_unanswerable(status: int, code: object, param: object) -> bool:
 
 
 def _of_response(told: dict[str, Any]) -> Answer:
-    error = told.get("error")
-    if told["status"] == "failed" or error is not None:
-        code, message = (error["code"], error["message"]) if error else (None, "no reason")
+    status, error = told.get("status"), told.get("error")
+    if status == "failed" or error is not None:
+        code, message = _error_of(error)
         if error is None or code in _SERVER_FAILURES:
             raise MalformedResponse(f"the server failed: {message}")
-        return Answer(str(message), FinishReason.FILTERED, _usage_of(told))
-    parts = [
-        part for item in told["output"] if item["type"] == "message" for part in item["content"]
-    ]
-    text = "".join(part["text"] for part in parts if part["type"] == "output_text")
-    refusal = "".join(part["refusal"] for part in parts if part["type"] == "refusal")
+        return Answer(message, FinishReason.FILTERED, _usage_of(told))
+    messages = [item for item in _dicts(told["output"]) if item.get("type") == "message"]
+    said = [_said(message.get("content")) for message in messages]
+    text, refusal = ("".join(texts) for texts in zip(*said, strict=True)) if said else ("", "")
     details = told.get("incomplete_details")
-    match told["status"]:
+    match status:
         case "completed" if details is None:
             finish = FinishReason.REFUSED if refusal and not text else FinishReason.STOP
         case "completed" | "incomplete":
-            finish = _INCOMPLETE.get(str((details or {}).get("reason")), FinishReason.LENGTH)
-        case status:
+            reason = details.get("reason") if isinstance(details, dict) else None
+            finish = _INCOMPLETE.get(str(reason), FinishReason.LENGTH)
+        case _ if text or refusal:
+            finish = FinishReason.LENGTH
+        case _ if status in _NO_ANSWER_YET:
             raise MalformedResponse(f"the server has no answer yet, its status is {status!r}")
+        case _:
+            raise UnknownShape(f"the server's answer has no text, and the status {status!r}")
     return Answer(text or refusal, finish, _usage_of(told))
+
+
+def _error_of(error: Any) -> tuple[str | None, str]:
+    """Code and message."""
+    if not isinstance(error, dict):
+        return None, str(error or "no reason")
+    return error.get("code"), str(error.get("message") or "no reason")
+
+
+def _dicts(items: list[Any]) -> list[dict[str, Any]]:
+    return [item for item in items if isinstance(item, dict)]
+
+
+def _said(content: Any) -> tuple[str, str]:
+    """Text and refusal in a message's content: a text, or parts, of which unknown ones are skipped.
+    Raises TypeError."""
+    if content is None or isinstance(content, str):
+        return content or "", ""
+    if not isinstance(content, list):
+        raise TypeError(f"a message whose content is a {type(content).__name__}")
+    parts = _dicts(content)
+    text, refusal = (
+        "".join(part[name] for part in parts if isinstance(part.get(name), str))
+        for name in ("text", "refusal")
+    )
+    return text, refusal
 
 
 def _usage_of(told: dict[str, Any]) -> Usage | None:
@@ -172,13 +204,16 @@ def _usage_of(told: dict[str, Any]) -> Usage | None:
 
 
 def _of_chat(told: dict[str, Any]) -> Answer:
+    if told.get("error") is not None and not told.get("choices"):  # a gateway's way to say 502
+        raise MalformedResponse(f"the server failed: {_error_of(told['error'])[1]}")
     choice = told["choices"][0]
     message = choice["message"]
-    finish = _CHAT_FINISH.get(choice["finish_reason"], FinishReason.LENGTH)
-    content, refusal = message.get("content"), message.get("refusal")
-    if refusal and not content:
+    finish = _CHAT_FINISH.get(str(choice.get("finish_reason")), FinishReason.LENGTH)
+    text, part = _said(message.get("content"))
+    refusal = message.get("refusal") or part
+    if refusal and not text:
         finish = FinishReason.REFUSED
-    text = "".join([content or refusal or ""])  # a TypeError where it is no text
+    text = "".join([text or refusal])  # a TypeError where it is no text
     return Answer(text, finish, _usage(told, "prompt_tokens", "completion_tokens"))
 
 

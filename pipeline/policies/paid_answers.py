@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from pipeline.config import OpenAIPolicy
-from pipeline.files import StoreError
+from pipeline.files import StoreError, write_atomically
 from pipeline.journal import Journal
 from pipeline.object_journal import ObjectJournal
 from pipeline.policies import openai_wire
@@ -66,9 +66,9 @@ class PaidAnswers:
     def __contains__(self, slot: Slot) -> bool:
         return slot in self._journal
 
-    async def refresh(self) -> None:
-        """See what other processes have paid for meanwhile."""
-        if time.monotonic() - self._refreshed > _REFRESH_S:
+    async def refresh(self, *, at_once: bool = False) -> None:
+        """See what other processes have paid for meanwhile; not at once: if it was a while ago."""
+        if at_once or time.monotonic() - self._refreshed > _REFRESH_S:
             self._refreshed = time.monotonic()
             await asyncio.to_thread(self._journal.refresh)
 
@@ -79,6 +79,15 @@ class PaidAnswers:
         if self._write is None:
             self._write = asyncio.create_task(self._write_gathered())
         await asyncio.shield(self._write)
+
+    async def keep_strange(self, slot: Slot, body: bytes) -> str:
+        """Keep a paid answer that cannot be read, for people; returns where, in words."""
+        path = f"{self._journal.directory}/strange/{slot[0]}-{slot[1]}.json"
+        try:
+            await asyncio.to_thread(write_atomically, path, body)
+        except StoreError as error:
+            return f"and it could not be kept: {error}"
+        return f"it is kept in {path}"
 
     def close(self) -> None:
         self._journal.close()

@@ -26,6 +26,11 @@ class MalformedResponse(Exception):
     """A success that makes no sense, or tells of a failure on the server's side."""
 
 
+class UnknownShape(MalformedResponse):
+    """A success, whole, that says neither an answer nor a failure: it is paid for, and who asks
+    again likely gets, and pays for, another of its kind."""
+
+
 GARBLED = (MalformedResponse, json.JSONDecodeError, UnicodeDecodeError, aiohttp.ClientError)
 """What a garbled body raises, here or in the client."""
 
@@ -38,14 +43,20 @@ async def with_retries(
     """The result of `call`, tried again up to `retries` times while it fails in passing ways.
     `pause` hears of every wait that the server asks for.
 
-    Raises what the last try raised. The wait is random and grows exponentially. `Retry-After` is
-    the least, for a server that is down may ask for none at all, with jitter on top so that waiting
-    calls do not come back all at once.
+    Raises what the last try raised; of an unknown shape, the second is the last. The wait is random
+    and grows exponentially. `Retry-After` is the least, for a server that is down may ask for none
+    at all, with jitter on top so that waiting calls do not come back all at once.
     """
 
+    strange = 0
+
     async def attempt() -> T:
+        nonlocal strange
         try:
             return await call()
+        except UnknownShape:
+            strange += 1
+            raise
         except openai.APIStatusError as error:
             if error.status_code == 429 and is_transient(error) and (asked := retry_after_s(error)):
                 pause(asked)
@@ -69,7 +80,7 @@ async def with_retries(
         return await attempt()
 
     attempts = tenacity.AsyncRetrying(
-        retry=tenacity.retry_if_exception(is_transient),
+        retry=tenacity.retry_if_exception(lambda error: is_transient(error) and strange < 2),
         stop=tenacity.stop_after_attempt(retries + 1),
         wait=_wait,
         reraise=True,

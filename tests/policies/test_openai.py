@@ -105,6 +105,20 @@ def test_the_chat_api_is_asked_for_servers_that_only_have_that(
     assert (answer.text, answer.reasoning_tokens) == ("answer to Problem p", 60)
 
 
+def with_content(content: Any, **changes: Any) -> dict[str, Any]:
+    """A response whose message has this content, beside items and parts of another version."""
+    body = fault_server.response("", **changes)
+    body["output"][1]["content"] = content
+    body["output"] += [{"id": "no type"}, "no item", {"type": "message", "content": None}]
+    return body
+
+
+def chat_parts(*parts: dict[str, Any]) -> dict[str, Any]:
+    body = fault_server.chat_completion(None)
+    body["choices"][0]["message"]["content"] = list(parts)
+    return body
+
+
 def refused() -> dict[str, Any]:
     body = fault_server.response("")
     body["output"][1]["content"] = [{"type": "refusal", "refusal": "I cannot."}]
@@ -140,6 +154,15 @@ def refused() -> dict[str, Any]:
             FinishReason.LENGTH,
         ),
         (fault_server.response("def ma", status="incomplete"), "def ma", FinishReason.LENGTH),
+        (fault_server.response("text", status="weary"), "text", FinishReason.LENGTH),
+        (fault_server.response("text", status=None), "text", FinishReason.LENGTH),
+        (
+            with_content([{"type": "output_text", "text": "te"}, {"new": 1}, {"text": "xt"}, "?"]),
+            "text",
+            FinishReason.STOP,
+        ),
+        (with_content([{"type": "output_text", "text": None}]), "", FinishReason.STOP),
+        (with_content("text", incomplete_details="?"), "text", FinishReason.LENGTH),
     ],
 )
 def test_an_unusual_answer_is_kept_and_marked(
@@ -159,6 +182,9 @@ def test_an_unusual_answer_is_kept_and_marked(
         (fault_server.chat_completion(None, refusal="No."), "No.", FinishReason.REFUSED),
         (fault_server.chat_completion("def ma", "weariness"), "def ma", FinishReason.LENGTH),
         (fault_server.chat_completion("def ma", None), "def ma", FinishReason.LENGTH),
+        (chat_parts({"type": "text", "text": "te"}, {"text": "xt"}, {}), "text", FinishReason.STOP),
+        (chat_parts({"type": "refusal", "refusal": "No."}), "No.", FinishReason.REFUSED),
+        (fault_server.chat_completion(None), "", FinishReason.STOP),
     ],
 )
 def test_an_unusual_chat_answer_is_kept_and_marked(
@@ -222,6 +248,22 @@ def test_a_passing_failure_is_tried_again(
     server.faults.append(fault)
     assert one(opened()).text == "answer to Problem p"
     assert len(server.calls) == 2
+
+
+def test_an_answer_of_an_unknown_shape_is_asked_for_twice_at_most_and_kept(
+    opened: Opened, server: FaultServer, tmp_path: Path
+) -> None:
+    strange = {"object": "response", "status": "completed", "text": "dear words"}
+    server.faults.extend([fault_server.success(strange)] * 4)
+    with pytest.raises(
+        PolicyError, match=r"unknown shape: KeyError\('output'\); it is kept in "
+    ) as e:
+        one(opened(max_retries=6))
+    assert len(server.calls) == 2
+    kept = Path(str(e.value).rpartition("kept in ")[2])
+    assert json.loads(kept.read_bytes()) == strange
+    server.faults.clear()
+    assert one(opened()).text == "answer to Problem p"
 
 
 def test_what_is_no_http_is_tried_again_and_may_have_been_paid(

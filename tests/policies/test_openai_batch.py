@@ -14,14 +14,14 @@ from typing import Any
 import pytest
 
 from pipeline.journal import Journal
-from pipeline.policies import batch_submissions
+from pipeline.policies import batch_submissions, retries
 from pipeline.policies.budget import BudgetExhausted
 from pipeline.policies.ledger import Ledger
 from pipeline.policies.openai_batch import OpenAIBatch
 from pipeline.policies.protocol import PolicyError, UnanswerableRequest
 from pipeline.records import FinishReason
 from tests.policies import fault_server
-from tests.policies.batch_endpoints import Line, answered, expired, succeeded
+from tests.policies.batch_endpoints import Line, Reply, answered, expired, succeeded
 from tests.policies.fault_server import FaultServer
 from tests.policies.openai_world import CALL_USD, KEY, ask, config, request
 
@@ -267,6 +267,58 @@ def test_smaller_batches_are_tried_where_the_servers_queue_is_too_short(
 def test_results_that_arrive_damaged_are_fetched_again(opened: Opened, server: FaultServer) -> None:
     server.batches.garble_files = 1
     assert len(ask(opened(), request("a", 3))) == 3
+    assert len(server.batches.batches) == 1
+
+
+def test_a_line_that_stays_damaged_costs_itself_alone(
+    opened: Opened, server: FaultServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(retries, "_BACKOFF", lambda state: 0.0)
+    server.batches.garble_files = 2  # its end is missing, at the first try and at the second
+    policy = opened(max_retries=1, budget_usd=1.0)
+    assert len(ask(policy, request("a", 5))) == 5
+    whole, again = (len(batch.lines) for batch in server.batches.batches)
+    assert (whole, again) == (5, 3)
+    policy.close()
+    account = Ledger(tmp_path / "spending").others("")
+    assert account.spent_usd == pytest.approx(5 * CALL_USD / 2)
+    assert account.promised_usd == pytest.approx(3 * 0.010222 / 2), "billed, and never read"
+
+
+def test_a_collector_that_is_killed_after_its_last_answer_leaves_no_promise_behind(
+    opened: Opened, server: FaultServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def killed(*_: object) -> None:
+        raise PolicyError("killed")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(OpenAIBatch, "_close", killed)
+        with pytest.raises(PolicyError, match="killed"):
+            ask(opened(budget_usd=1.0), request("a", 3))
+    ledger = Ledger(tmp_path / "spending")
+    assert ledger.others("").promised_usd == pytest.approx(3 * 0.010222 / 2)
+    assert len(ask(opened(budget_usd=1.0), request("a", 3))) == 3
+    account = ledger.others("")
+    assert account.promised_usd == pytest.approx(0.0)
+    assert account.spent_usd == pytest.approx(3 * CALL_USD / 2)
+    assert len(server.batches.batches) == 1
+
+
+def test_what_another_process_collects_meanwhile_is_not_submitted_again(
+    opened: Opened, server: FaultServer
+) -> None:
+    server.batches.looks = 3
+    first, second = opened(), opened()
+    look = server.batches.get
+
+    def collected_after_the_look(path: str) -> Reply:
+        reply = look(path)
+        server.batches.get = look  # type: ignore[method-assign]
+        assert len(ask(second, request("a", 2))) == 2
+        return reply
+
+    server.batches.get = collected_after_the_look  # type: ignore[method-assign]
+    assert len(ask(first, request("a", 2))) == 2
     assert len(server.batches.batches) == 1
 
 
