@@ -12,11 +12,12 @@ from pathlib import Path
 import pytest
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from vllm import SamplingParams
+from vllm.engine.arg_utils import AsyncEngineArgs
 from vllm.inputs.engine import tokens_input
 
 from pipeline.config import VLLMPolicy
 from pipeline.policies.protocol import PolicyError, PolicyRequest, PolicyResponse
-from pipeline.policies.vllm import VLLM
+from pipeline.policies.vllm import VLLM, engine_options
 from pipeline.prompts import Prompt
 from pipeline.records import FinishReason
 from tests.policies.tiny_model import CONTEXT
@@ -24,6 +25,18 @@ from tests.policies.tiny_model import CONTEXT
 pytestmark = pytest.mark.slow
 
 HELLO = Prompt(system="", user="Sum the numbers.")
+
+
+def test_an_engine_on_gpus_is_told_how_many_and_nothing_that_is_meant_for_a_cpu() -> None:
+    told = engine_options(VLLMPolicy(model="m", gpus=4, tensor_parallel=4, max_model_len=8192))
+    assert (told["tensor_parallel_size"], told["max_model_len"]) == (4, 8192)
+    assert told.keys().isdisjoint({"enforce_eager", "kv_cache_memory_bytes"})
+    on_cpu = engine_options(VLLMPolicy(model="m", gpus=0, kv_cache_gb=0.5))
+    assert (on_cpu["tensor_parallel_size"], on_cpu["kv_cache_memory_bytes"]) == (1, 2**29)
+    assert on_cpu["enforce_eager"] is True
+    assert "max_model_len" not in on_cpu, "the model's own"
+    known = {field.name for field in dataclasses.fields(AsyncEngineArgs)}
+    assert (told | on_cpu).keys() <= known
 
 
 def ask(policy: VLLM, *requests: PolicyRequest) -> dict[tuple[str, int], PolicyResponse]:
@@ -207,7 +220,7 @@ def test_a_caller_that_stops_early_leaves_nothing_running(engine: VLLM) -> None:
 _OPENER = """
 import sys, time
 from pipeline.config import VLLMPolicy
-from pipeline.policies.vllm import VLLM
+from pipeline.policies.vllm import VLLM, engine_options
 
 if __name__ == "__main__":
     policy = VLLM(VLLMPolicy.model_validate_json(sys.argv[1]))
