@@ -12,6 +12,7 @@ import argparse
 import dataclasses
 import datetime
 import json
+import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -27,11 +28,11 @@ from jobs.problem_options import add_problem_options, date_window, file_problems
 from jobs.terminal import Terminal
 from pipeline import outcome, schemas
 from pipeline.config import EvaluationConfig, PipelineConfig
-from pipeline.eval_all import EvalAllError, EvalAllRow, read_eval_all
+from pipeline.eval_all import EvalAllError, EvalAllRow, scan_eval_all
 from pipeline.evaluation.evaluate import EvaluationError
 from pipeline.evaluation.pass_at_1 import Outcome, pass_at_1, pass_at_1_table, to_json
 from pipeline.evaluation.recorded import recorded_solutions, recorded_verdicts
-from pipeline.files import StoreError, write_atomically
+from pipeline.files import StoreError, is_local, read_bytes, write_atomically
 from pipeline.judging import CannotJudge, Conditions, Judge, Judging, OtherVerdicts
 from pipeline.lock import StageLocked, stage_lock
 from pipeline.part_file import PartSummary, write_rows
@@ -53,7 +54,7 @@ EXPECTED = (
 
 def evaluate_recorded(chosen: argparse.Namespace, console: Console) -> int:
     """pass@1 of a file of candidates, as a table and as files in `--out`."""
-    rows = read_eval_all(chosen.candidates)
+    rows = _read(chosen, console)
     problems: dict[str, Problem] = {}
     if chosen.problems:
         problems = {p.problem_id: p for p in load_problems(file_problems(chosen, chosen.problems))}
@@ -66,6 +67,8 @@ def evaluate_recorded(chosen: argparse.Namespace, console: Console) -> int:
             )
     else:
         rows = _filtered(rows, chosen)
+    out = chosen.out.rstrip("/")
+    _lay_out(out, chosen.candidates)
     solutions = recorded_solutions(rows, f"recorded:{Path(chosen.candidates).name}")
     if chosen.judge:
         verdicts = _judge_again(chosen, problems, solutions, console)
@@ -87,7 +90,6 @@ def evaluate_recorded(chosen: argparse.Namespace, console: Console) -> int:
         "verdicts": "judged again" if chosen.judge else "recorded",
         "infrastructure_failures": infra,
     }
-    out = chosen.out.rstrip("/")
     write_rows(f"{out}/solutions.arrow", solutions, schemas.SOLUTION)
     write_rows(f"{out}/verdicts.arrow", verdicts, schemas.PROGRAM_VERDICT)
     text = json.dumps(written, indent=2, ensure_ascii=False) + "\n"
@@ -97,8 +99,44 @@ def evaluate_recorded(chosen: argparse.Namespace, console: Console) -> int:
         return 0
     console.print(pass_at_1_table(result, config.confidence))
     console.print(f"verdicts: {written['verdicts']}; infrastructure failures left out: {infra}")
-    console.print(f"written: {out}/pass_at_1.json, solutions.arrow, verdicts.arrow", soft_wrap=True)
+    told = f"written: {out}/pass_at_1.json, solutions.arrow, verdicts.arrow"
+    console.print(told, markup=False, soft_wrap=True)
     return 0
+
+
+def _read(chosen: argparse.Namespace, console: Console) -> list[EvalAllRow]:
+    """The candidates. Raises EvalAllError, for bad rows unless they are to be skipped."""
+    reading = scan_eval_all(chosen.candidates)
+    if reading.bad:
+        if not (chosen.skip_bad_rows and reading.rows):
+            raise EvalAllError(
+                f"{reading.told()}\nmend them, or leave them out: --skip-bad-rows takes the others"
+            )
+        console.print(f"left out: {reading.told()}", markup=False, soft_wrap=True)
+    return list(reading.rows)
+
+
+def _lay_out(out: str, candidates: str) -> None:
+    """Make the folder of the results. Raises ConfigError for a path that can be none, and
+    EvaluationError where results of other candidates lie there: they are not written over."""
+    if is_local(out):
+        try:
+            Path(out).mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            is_file = isinstance(error, FileExistsError | NotADirectoryError)
+            why = "is a file, or below one; a folder is wanted" if is_file else error.strerror
+            raise ConfigError(f"--out {out}: {why}") from None
+    path = f"{out}/pass_at_1.json"
+    try:
+        earlier = json.loads(read_bytes(path) or b"{}")
+    except ValueError:
+        return  # no results: nothing that could be lost
+    other = earlier.get("candidates_file") if isinstance(earlier, dict) else None
+    if other is not None and os.path.abspath(other) != os.path.abspath(candidates):
+        raise EvaluationError(
+            f"{path} has the results of {other}, not of {candidates}: give another --out, or "
+            "remove them first"
+        )
 
 
 def _filtered(rows: list[EvalAllRow], chosen: argparse.Namespace) -> list[EvalAllRow]:
@@ -215,7 +253,7 @@ _GO_WITH = {
         *("out", "problems", "judge", "sandbox", "slots", "memory_mb"),
         *("format", "before", "after", "difficulty", "platform", "skip_bad_rows"),
     ),
-    "problems": ("format", "skip_bad_rows"),
+    "problems": ("format",),
     "judge": ("sandbox", "slots", "memory_mb"),
 }
 """Options that mean nothing without another."""

@@ -118,7 +118,8 @@ def write_atomically(path: str, data: bytes | bytearray, *, durable: bool = True
     except OSError as error:
         raise StoreError(
             f"{path}: cannot be written ({error.strerror or error}); nothing was left behind. "
-            "Make room or choose another --root, then run again: finished parts are kept"
+            "Make room or choose another folder (--root of a run, --out of a job), then run again: "
+            "finished parts are kept"
         ) from error
 
 

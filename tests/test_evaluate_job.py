@@ -257,7 +257,6 @@ def test_a_command_that_makes_no_sense_is_refused(
     ("arguments", "told"),
     [
         (["--format", "jsonl"], "--format: heeded only with --problems"),
-        (["--skip-bad-rows"], "--skip-bad-rows: heeded only with --problems"),
         (["--memory-mb", "64", "--slots", "1"], "--slots, --memory-mb: heeded only with --judge"),
         (["--slots", "none"], "'none' is no whole number above 0"),
         (["--memory-mb", "0"], "'0' is no whole number above 0"),
@@ -325,6 +324,43 @@ def test_candidates_of_other_problems_than_those_given_are_refused(
 ) -> None:
     assert main([*graded, "--problems", files[3]]) == 1
     assert "none of its 2 problems is among the 2 of --problems" in capsys.readouterr().err
+
+
+def test_bad_rows_are_all_told_and_may_be_left_out(
+    graded: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = json.loads((tmp_path / "c.json").read_text())
+    bad = [rows[0] | {"question_id": "b", "graded_list": []}, rows[0], {"question_id": "c"}]
+    (tmp_path / "c.json").write_text(json.dumps(rows + bad))
+    assert main(graded) == 1
+    told = capsys.readouterr().err
+    assert told.startswith("3 rows cannot be read as recorded candidates")
+    for place in ("row 3, row: graded_list has 0", "row 4, question_id", "row 5, output_list"):
+        assert f"{tmp_path / 'c.json'}, {place}" in told
+    assert "--skip-bad-rows" in told
+    assert main([*graded, "--skip-bad-rows"]) == 0
+    assert "left out: 3 rows" in capsys.readouterr().out
+    assert written(tmp_path)["overall"]["candidates"] == 2
+
+
+def test_results_of_other_candidates_are_not_written_over(
+    graded: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(graded) == main([*graded, "--difficulty", "hard"]) == 0
+    before = (tmp_path / "pass_at_1.json").read_bytes()
+    other = tmp_path / "other.json"
+    other.write_bytes((tmp_path / "c.json").read_bytes())
+    assert main(["--candidates", str(other), "--out", str(tmp_path)]) == 1
+    assert f"has the results of {tmp_path / 'c.json'}, not of {other}" in capsys.readouterr().err
+    assert (tmp_path / "pass_at_1.json").read_bytes() == before
+
+
+@pytest.mark.parametrize("name", ["c.json", "c.json/below"])
+def test_a_folder_for_results_that_is_a_file_is_told_by_its_option(
+    graded: list[str], tmp_path: Path, name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*graded[:2], "--out", str(tmp_path / name)]) == 2
+    assert f"--out {tmp_path / name}: is a file, or below one" in capsys.readouterr().err
 
 
 def test_dates_of_a_record_that_are_none_are_told(
