@@ -5,18 +5,25 @@ every time, and mishaps where a problem's statement asks for them.
 
 A statement may hold one of these words. Each acts as long as PLACE/mishaps is there.
 
-    KILLS_POLICY    its sampling kills the worker process
-    RAISES          its sampling raises
+    KILLS_POLICY      its sampling kills the worker process
+    RAISES            its sampling raises
+    LEAVES_A_TRACE    its programs leave the file `trace` in their directory, and take their time
+
+Statements of the scale model are answered with programs of the scale model. Each answer takes the
+seconds that are written in PLACE/pace, none where that is not there. All workers tell what they do
+(tests/witness.py).
 """
 
 import json
 import os
+import random
 import signal
 import sys
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+
+import ray
 
 from pipeline import workers
 from pipeline.config import (
@@ -27,21 +34,25 @@ from pipeline.config import (
     RolloutConfig,
     SamplingConfig,
     SandboxConfig,
+    ScaleModelProblems,
     VLLMPolicy,
 )
 from pipeline.plan import Plan, make_plan
 from pipeline.policies.protocol import PolicyRequest
 from pipeline.progress import Progress
-from pipeline.quarantine import Slice
-from pipeline.records import Problem
+from pipeline.quarantine import Slice, Tries
+from pipeline.records import Problem, Role, content_hash
+from pipeline.scale_model.spec import MAIN_CALL, read_statement, write_helper, write_main
 from pipeline.workers import asking
-from tests.scripted import Scripted
+from tests.scripted import PaidScript
+from tests.witness import What, Witness
 
 SAMPLES = 4
 _WHOLE = (
     "def main():\n    print(double(int(input())))\n\n\n"
     "def double(x):\n    return x * {factor}\n\n\nmain()\n"
 )
+_TRACE = "\n\nimport time\nopen('trace', 'w').close()\ntime.sleep(2)\n"
 _REST = "\n\ndef double(x):\n    return x + x + {error}\n\n\nmain()\n"
 
 
@@ -61,7 +72,9 @@ def write_problems(place: Path, statements: Sequence[str]) -> None:
     (place / "problems.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
 
 
-def config(place: Path, root: str | None = None, **sampling: Any) -> PipelineConfig:
+def config(
+    place: Path, root: str | None = None, isolation: str = "unsafe-process", **sampling: Any
+) -> PipelineConfig:
     return PipelineConfig(
         name="scripted",
         root=root or str(place / "store"),
@@ -71,7 +84,7 @@ def config(place: Path, root: str | None = None, **sampling: Any) -> PipelineCon
         sampling=SamplingConfig(
             **{"samples": SAMPLES, "problems_per_part": 4, "pool": PoolConfig(cpus=0.1)} | sampling
         ),
-        sandbox=SandboxConfig(isolation="unsafe-process", slots=2),
+        sandbox=SandboxConfig(isolation=isolation, slots=2),
         rollouts=RolloutConfig(samples=2, pool=PoolConfig(cpus=0.1)),
     )
 
@@ -81,15 +94,34 @@ def plan_of(place: Path, root: str | None = None, **sampling: Any) -> Plan:
 
 
 def answer(request: PolicyRequest, index: int) -> str:
-    """Two right programs and two wrong ones; a slow policy gives a killer the time to strike."""
-    time.sleep(float(os.environ.get("SCRIPTED_SECONDS", "0")))
+    """Two right programs and two wrong ones."""
     if request.prompt.prefill:
         return _REST.format(error=index % 2)
+    if "LEAVES_A_TRACE" in request.prompt.user:
+        return _WHOLE.format(factor=2) + _TRACE
     return _WHOLE.format(factor=2 + index % 2)
 
 
+def answer_in_the_small_world(request: PolicyRequest, index: int) -> str:
+    """A program of the scale model, or the rest of one; about half have a bug."""
+    calls = read_statement(request.prompt.user).calls
+    rng = random.Random(content_hash(request.key, index))
+    wrong = rng.choice((None, *calls))
+    kinds = [call.operation.kind for call in calls]
+    written_as = [rng.choice(call.bugs) if call is wrong else call.expression for call in calls]
+    bodies = [write_helper(*each) for each in zip(kinds, written_as, strict=True)]
+    if not request.prompt.prefill:
+        return write_main(kinds) + "".join(bodies) + MAIN_CALL
+    written = request.prompt.prefill.count("\ndef ")
+    return "".join(bodies[written:]) + MAIN_CALL
+
+
+def _place(plan: Plan) -> Path:
+    return Path(plan.config.output).parent
+
+
 def _mishap(plan: Plan, problems: Sequence[Problem], word: str) -> bool:
-    on = Path(plan.config.output).with_name("mishaps").exists()
+    on = (_place(plan) / "mishaps").exists()
     return on and any(word in problem.statement for problem in problems)
 
 
@@ -97,9 +129,45 @@ def _die() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
+# --- the workers ---------------------------------------------------------------------------------
+
+
+def _watch(worker: object, plan: Plan) -> Witness:
+    """From now on the worker tells of each slice that it begins, and of each that it has made."""
+    node = ray.get_runtime_context().get_node_id()
+    # Ray Data derives a class of its own from a worker's.
+    names = [each.__name__ for each in type(worker).__mro__]
+    name = next(name for name in names if name.startswith("Scripted"))
+    witness = Witness(_place(plan), name, node)
+    begin, made = Tries.begin, Tries.made
+
+    def begin_and_tell(tries: Tries, piece: Slice) -> None:
+        witness.tell(What.BEGUN, _named(tries, piece))
+        begin(tries, piece)
+
+    def make_and_tell(tries: Tries, piece: Slice, rows: Any) -> None:
+        made(tries, piece, rows)
+        witness.tell(What.MADE, _named(tries, piece))
+
+    Tries.begin, Tries.made = begin_and_tell, make_and_tell
+    return witness
+
+
+def _named(tries: Tries, piece: Slice) -> str:
+    return " ".join(filter(None, (tries._stage.name, str(piece.part), piece.problem_id)))
+
+
+def _answer_from_the_script(plan: Plan, witness: Witness) -> None:
+    small_world = isinstance(plan.config.problems, ScaleModelProblems)
+    script = answer_in_the_small_world if small_world else answer
+    pace = _place(plan) / "pace"
+    seconds = float(pace.read_text()) if pace.exists() else 0.0
+    asking.open_policy = lambda _, journal: PaidScript(script, journal, seconds, witness)  # pyright: ignore
+
+
 class ScriptedSampleParts(workers.SampleParts):
     def __init__(self, plan: Plan) -> None:
-        _answer_from_the_script()
+        _answer_from_the_script(plan, _watch(self, plan))
         super().__init__(plan)
 
     async def ask(self, piece: Slice) -> Any:
@@ -113,12 +181,29 @@ class ScriptedSampleParts(workers.SampleParts):
 
 class ScriptedCompleteParts(workers.CompleteParts):
     def __init__(self, plan: Plan, wave: int) -> None:
-        _answer_from_the_script()
+        _answer_from_the_script(plan, _watch(self, plan))
         super().__init__(plan, wave)
 
 
-def _answer_from_the_script() -> None:
-    asking.open_policy = lambda *_: Scripted(answer, continues_prefill=True)  # pyright: ignore
+class ScriptedJudgeSolutionParts(workers.JudgeSolutionParts):
+    def __init__(self, plan: Plan) -> None:
+        _watch(self, plan)
+        super().__init__(plan)
+
+
+class ScriptedJudgeRolloutParts(workers.JudgeRolloutParts):
+    def __init__(self, plan: Plan, wave: int) -> None:
+        _watch(self, plan)
+        super().__init__(plan, wave)
+
+
+class ScriptedJoinParts(workers.JoinParts):
+    def __init__(self, plan: Plan, roles: dict[int, Role]) -> None:
+        _watch(self, plan)
+        super().__init__(plan, roles)
+
+
+# --- the run -------------------------------------------------------------------------------------
 
 
 class Told:
@@ -143,6 +228,9 @@ def go(chosen: PipelineConfig, *, retry_quarantined: bool = False) -> list[str]:
 
     flow.SampleParts = ScriptedSampleParts
     flow.CompleteParts = ScriptedCompleteParts
+    flow.JudgeSolutionParts = ScriptedJudgeSolutionParts
+    flow.JudgeRolloutParts = ScriptedJudgeRolloutParts
+    flow.JoinParts = ScriptedJoinParts
     told = Told()
     run(chosen, ["sample", "label"], told, retry_quarantined=retry_quarantined)
     return told.notes

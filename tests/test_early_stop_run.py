@@ -10,7 +10,7 @@ from pipeline.early_stop import stopping_region
 from pipeline.plan import Plan, make_plan
 from tests.scripted_run import config, go, write_problems
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("on_nodes")]
 
 RULE = EarlyStop(first=2, error=0.3, risk=0.2)
 SAMPLES = 8

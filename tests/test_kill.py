@@ -1,115 +1,65 @@
-"""Processes are killed while a job works. Running the same command again ends with the same rows as
-an undisturbed run, and makes no part twice but those that were in flight.
+"""Processes are killed while a job works: drivers, workers, containers, whole nodes. It ends with
+the same rows as an undisturbed run, and makes nothing twice but what was in flight.
 
-The policy answers from a script (tests/scripted_run.py), so that rows can be compared; Ray, the
-store, the programs and SIGKILL are real.
+The policy answers from a script, so that rows can be compared; Ray, the store, the journal, the
+programs, the containers and SIGKILL are real. Many more kills: `python -m tests.soak`.
 """
 
-import os
-import signal
-import subprocess
-import sys
-import time
-from collections.abc import Callable
-from pathlib import Path
+from collections import Counter
 
 import pytest
 
-from pipeline.plan import Plan
-from tests import scripted_run
+from tests.soak import Kind, Soaked
+from tests.witness import What
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
-
-PARTS, PER_PART = 6, 4
-SLOW = {"SCRIPTED_SECONDS": "0.05"}  # of each answer: the kill comes while parts are being made
+pytestmark = [pytest.mark.docker, pytest.mark.slow, pytest.mark.timeout(1800)]
 
 
-@pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[str]]:
-    place = tmp_path_factory.mktemp("undisturbed")
-    return finish(new_run(place))
+def test_one_of_each_kind_was_killed_while_there_was_work_to_do(soaked: Soaked) -> None:
+    assert Counter(kill.kind for kill in soaked.kills) == Counter(Kind)
+    made = [event.at for event in soaked.told if event.what is What.MADE]
+    assert all(min(made) < kill.at < max(made) for kill in soaked.kills)
 
 
-def new_run(place: Path) -> Plan:
-    scripted_run.write_problems(place, ["fine"] * PARTS * PER_PART)
-    return scripted_run.plan_of(place)
+def test_the_rows_are_those_of_an_undisturbed_run(soaked: Soaked, undisturbed: Soaked) -> None:
+    rows = undisturbed.rows()
+    assert all(rows.values())
+    assert soaked.rows() == rows
 
 
-def driver(plan: Plan, **environment: str) -> subprocess.Popen[bytes]:
-    """The job in a process of its own, which all processes of its Ray can be told by."""
-    place = Path(plan.config.output).parent
-    inherited = {key: value for key, value in os.environ.items() if key != "RAY_ADDRESS"}
-    return subprocess.Popen(
-        [sys.executable, "-m", "tests.scripted_run", str(place)],
-        env=inherited | environment | {"SCRIPTED_PLACE": str(place)},
-        stdout=(place / "out.txt").open("ab"),
-        stderr=subprocess.STDOUT,
-    )
+def test_no_row_is_lost_or_doubled(soaked: Soaked) -> None:
+    plan = soaked.plan
+    solutions = [row.solution_id for row in plan.solutions.read_all(plan.solutions.done())]
+    examples = [row.solution_id for row in plan.examples.read_all(plan.examples.done())]
+    assert len(set(solutions)) == len(solutions)
+    assert sorted(examples) == sorted(solutions)
 
 
-def finish(plan: Plan) -> dict[str, list[str]]:
-    """Run the job to its end: what identifies its rows."""
-    job = driver(plan)
-    assert job.wait(timeout=300) == 0, (Path(plan.config.output).parent / "out.txt").read_text()
-    return scripted_run.rows_of(plan)
+def test_a_part_that_was_made_is_never_made_again(soaked: Soaked) -> None:
+    assert set(soaked.made().values()) == {1}
 
 
-def wait_for(what: Callable[[], object]) -> None:
-    deadline = time.monotonic() + 200
-    while not what():
-        assert time.monotonic() < deadline, "nothing happened"
-        time.sleep(0.05)
+def test_only_parts_in_flight_at_a_kill_are_begun_again(soaked: Soaked) -> None:
+    begun = Counter(event.about for event in soaked.told if event.what is What.BEGUN)
+    in_flight = Counter(part for cost in soaked.costs() for part in cost.in_flight)
+    assert in_flight.total() > 0
+    for part, times in begun.items():
+        assert times - 1 <= in_flight[part], part
 
 
-def actors(plan: Plan, title: str) -> list[int]:
-    """The processes of a job's actors with such a title; they inherit the job's environment."""
-    mark = f"SCRIPTED_PLACE={Path(plan.config.output).parent}\0".encode()
-    found: list[int] = []
-    for folder in Path("/proc").glob("[0-9]*"):
-        try:
-            named = title.encode() in (folder / "cmdline").read_bytes()
-            if named and mark in (folder / "environ").read_bytes():
-                found.append(int(folder.name))
-        except OSError:
-            continue  # it has ended
-    return found
+def test_an_answer_that_was_paid_for_is_not_paid_again(soaked: Soaked) -> None:
+    assert set(soaked.kept().values()) == {1}
+    assert soaked.repeated() <= sum(cost.calls_in_flight for cost in soaked.costs())
 
 
-def modified(plan: Plan) -> dict[str, int]:
-    return {
-        path.as_posix(): path.stat().st_mtime_ns
-        for path in Path(plan.config.root).rglob("part-*.arrow")
-        if "attempts" not in path.parts
-    }
+def test_a_lost_container_costs_no_part(soaked: Soaked) -> None:
+    (cost,) = [
+        cost
+        for kill, cost in zip(soaked.kills, soaked.costs(), strict=True)
+        if kill.kind is Kind.CONTAINER
+    ]
+    assert cost.in_flight == ()
 
 
-def test_a_killed_driver_loses_nothing(tmp_path: Path, undisturbed: dict[str, list[str]]) -> None:
-    plan = new_run(tmp_path)
-    job = driver(plan, **SLOW)
-    wait_for(lambda: len(plan.solutions.done()) >= 2)
-    job.kill()
-    job.wait()
-    # Its actors end when they see that it is gone; what they write until then is whole too.
-    wait_for(lambda: not actors(plan, "ray::"))
-    before = modified(plan)
-    assert len(plan.solutions.done()) >= 2
-    assert plan.examples.done() == []  # there is much left to do
-    assert finish(plan) == undisturbed
-    after = modified(plan)
-    assert {path: after[path] for path in before} == before
-
-
-@pytest.mark.parametrize("actor", ["ScriptedSampleParts", "JudgeSolutionParts"])
-def test_a_killed_worker_is_replaced_in_the_same_run(
-    tmp_path: Path, undisturbed: dict[str, list[str]], actor: str
-) -> None:
-    plan = new_run(tmp_path)
-    job = driver(plan, **SLOW)
-    wait_for(lambda: plan.solutions.done() and actors(plan, f"ray::MapWorker(Map({actor}"))
-    before = modified(plan)
-    for pid in actors(plan, f"ray::MapWorker(Map({actor}"):
-        os.kill(pid, signal.SIGKILL)
-    assert job.wait(timeout=300) == 0, (tmp_path / "out.txt").read_text()
-    assert scripted_run.rows_of(plan) == undisturbed
-    after = modified(plan)
-    assert {path: after[path] for path in before} == before
+def test_a_lost_worker_or_node_is_replaced_without_a_new_driver(soaked: Soaked) -> None:
+    assert soaked.driver_lives == 1 + sum(kill.kind is Kind.DRIVER for kill in soaked.kills)

@@ -1,11 +1,12 @@
 """A problem that breaks its worker every time is given up by name; the others are not held up."""
 
 import os
-from collections.abc import Iterator
+import threading
+from contextlib import suppress
 from pathlib import Path
 
+import docker.errors
 import pytest
-import ray
 
 from pipeline.part_file import PartSummary, Quarantined, QuarantineReason
 from pipeline.plan import Plan
@@ -14,6 +15,8 @@ from pipeline.quarantine import ALONE_TRIES, WHOLE_TRIES, EveryProblemFails, Sli
 from pipeline.records import StepLabel
 from pipeline.schemas import STEP_LABEL
 from pipeline.store import StageStore
+from sandbox.container import OWNER_LABEL, connect
+from sandbox.protocol import Status
 from tests import scripted_run
 
 PROBLEMS = ["a", "b", "c"]
@@ -132,8 +135,36 @@ def test_a_retry_makes_what_was_given_up_and_nothing_else(stage: StageStore[Step
 # --- on Ray, with processes that really die ------------------------------------------------------
 
 
-STATEMENTS = ["fine", "KILLS_POLICY", "fine", "fine", "fine", "RAISES", "fine", "fine"]
-GIVEN_UP = {"p000001": "solutions", "p000005": "solutions"}
+STATEMENTS = ["fine", "KILLS_POLICY", "fine", "fine", "fine", "RAISES", "fine", "LEAVES_A_TRACE"]
+GIVEN_UP = {"p000001": "solutions", "p000005": "solutions", "p000007": "verdicts"}
+LOST = "p000007"
+
+
+class ContainerKiller:
+    """Kills the container of every program that leaves a file `trace`, as soon as it is there."""
+
+    def __init__(self) -> None:
+        self.killed: set[str] = set()
+        self._stopped = threading.Event()
+        self._thread = threading.Thread(target=self._watch)
+        self._thread.start()
+
+    def stop(self) -> None:
+        self._stopped.set()
+        self._thread.join()
+
+    def _watch(self) -> None:
+        client = connect()
+        while not self._stopped.wait(0.02):
+            for container in client.containers.list(
+                filters={"label": OWNER_LABEL}, ignore_removed=True
+            ):
+                root = Path(f"/proc/{container.attrs['State']['Pid']}/root/box")
+                with suppress(OSError, docker.errors.APIError):  # it went by itself
+                    if any(root.glob("*/trace")):
+                        container.kill()
+                        self.killed.add(str(container.id))
+        client.close()
 
 
 @pytest.fixture(scope="module")
@@ -145,14 +176,18 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def notes(place: Path) -> Iterator[list[str]]:
-    yield scripted_run.go(scripted_run.config(place))
-    ray.shutdown()
+def poisoned(docker_engine: None, on_nodes: None, place: Path) -> tuple[list[str], set[str]]:
+    """A run over poisonous problems: what it told, and the containers that were killed."""
+    killer = ContainerKiller()
+    try:
+        return scripted_run.go(scripted_run.config(place, isolation="docker")), killer.killed
+    finally:
+        killer.stop()
 
 
 @pytest.fixture
-def plan(place: Path, notes: list[str]) -> Plan:
-    return scripted_run.plan_of(place)
+def plan(place: Path, poisoned: tuple[list[str], set[str]]) -> Plan:
+    return scripted_run.plan_of(place, isolation="docker")
 
 
 def given_up(plan: Plan) -> dict[str, str]:
@@ -165,32 +200,53 @@ def given_up(plan: Plan) -> dict[str, str]:
     }
 
 
-def test_deadly_problems_are_quarantined_and_named_and_the_run_goes_on(
-    plan: Plan, notes: list[str]
-) -> None:
-    assert given_up(plan) == GIVEN_UP
-    for problem_id, stage in GIVEN_UP.items():
-        assert any(f"quarantined in {stage}: problem {problem_id}" in note for note in notes)
+@pytest.mark.docker
+@pytest.mark.slow
+class TestPoisonousProblems:
+    """In this order: the last two run the job again."""
 
+    def test_they_are_quarantined_and_named_and_the_run_goes_on(
+        self, plan: Plan, poisoned: tuple[list[str], set[str]]
+    ) -> None:
+        assert given_up(plan) == GIVEN_UP
+        notes, _ = poisoned
+        for problem_id, stage in GIVEN_UP.items():
+            assert any(f"quarantined in {stage}: problem {problem_id}" in note for note in notes)
 
-def test_all_other_problems_have_all_their_examples(plan: Plan) -> None:
-    examples = plan.examples.read_all(plan.examples.done())
-    assert {example.problem_id for example in examples} == {
-        f"p{number:06d}" for number, statement in enumerate(STATEMENTS) if statement == "fine"
-    }
-    assert len(examples) == STATEMENTS.count("fine") * scripted_run.SAMPLES
-    assert all(example.trials == (2, 0) for example in examples)
+    def test_all_others_have_all_their_examples(self, plan: Plan) -> None:
+        examples = plan.examples.read_all(plan.examples.done())
+        assert {example.problem_id for example in examples} == {
+            f"p{number:06d}" for number, statement in enumerate(STATEMENTS) if statement == "fine"
+        }
+        assert len(examples) == STATEMENTS.count("fine") * scripted_run.SAMPLES
+        assert all(example.trials == (2, 0) for example in examples)
 
+    def test_a_program_that_loses_its_container_every_time_is_tried_a_bounded_number_of_times(
+        self, poisoned: tuple[list[str], set[str]]
+    ) -> None:
+        """Its four solutions are equal, so it is one program: three containers with the others,
+        three alone."""
+        assert len(poisoned[1]) == 6
 
-def test_another_run_leaves_quarantined_problems_alone(place: Path, plan: Plan) -> None:
-    before = scripted_run.rows_of(plan)
-    scripted_run.go(scripted_run.config(place))
-    assert scripted_run.rows_of(plan) == before
+    def test_what_the_sandbox_failed_on_is_marked_so_and_never_becomes_a_label(
+        self, plan: Plan
+    ) -> None:
+        verdicts = plan.verdicts.read_all(plan.verdicts.done())
+        lost = [row.verdict.status for row in verdicts if row.problem_id == LOST]
+        assert lost == [Status.INFRA] * scripted_run.SAMPLES
+        (entry,) = [q for part in plan.verdicts.done() for q in plan.verdicts.quarantined(part)]
+        assert (entry.problem_id, entry.reason) == (LOST, QuarantineReason.INFRA)
+        examples = plan.examples.read_all(plan.examples.done())
+        assert LOST not in {example.problem_id for example in examples}
 
+    def test_another_run_leaves_them_alone(self, place: Path, plan: Plan) -> None:
+        before = scripted_run.rows_of(plan)
+        scripted_run.go(plan.config)
+        assert scripted_run.rows_of(plan) == before
 
-def test_retried_when_mended_they_are_like_any_other(place: Path, plan: Plan) -> None:
-    (place / "mishaps").unlink()
-    scripted_run.go(scripted_run.config(place), retry_quarantined=True)
-    assert given_up(plan) == {}
-    examples = plan.examples.read_all(plan.examples.done())
-    assert len(examples) == len(STATEMENTS) * scripted_run.SAMPLES
+    def test_retried_when_mended_they_are_like_any_other(self, place: Path, plan: Plan) -> None:
+        (place / "mishaps").unlink()
+        scripted_run.go(plan.config, retry_quarantined=True)
+        assert given_up(plan) == {}
+        examples = plan.examples.read_all(plan.examples.done())
+        assert len(examples) == len(STATEMENTS) * scripted_run.SAMPLES
