@@ -42,6 +42,18 @@ def share(text: str) -> float:
     return value
 
 
+def cluster_address(text: str) -> str:
+    """Of a running Ray cluster. Empty, as an environment variable may be, is none."""
+    host, _, port = text.removeprefix("ray://").rpartition(":")
+    is_host = bool(host) and "/" not in host
+    if text in ("", "auto") or (is_host and port.isdecimal() and 0 < int(port) < 1 << 16):
+        return text
+    raise argparse.ArgumentTypeError(
+        f"{text!r} is no address of a Ray cluster: HOST:PORT as `ray start` prints it (its port is "
+        "usually 6379), ray://HOST:PORT (usually 10001), or `auto` on one of its nodes"
+    )
+
+
 def _number(text: str, kind: type[int] | type[float]) -> float:
     """NaN, which is in no range, where the text is no number."""
     try:

@@ -1,9 +1,12 @@
 """What the command lines of several jobs share: the options of a config, and how a job ends."""
 
 import argparse
-from collections.abc import Callable
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TypeVar
+from typing import NoReturn, TypeVar
 
 from rich.console import Console
 from rich.markup import escape
@@ -34,6 +37,28 @@ def config_parser(job: str, description: str | None, section: str = "") -> argpa
     return parser
 
 
+@contextmanager
+def sigterm_as_ctrl_c() -> Iterator[None]:
+    """SIGTERM (of Kubernetes, `timeout`, `ray job stop`) ends the work inside as Ctrl-C does: what
+    is done is kept, locks are given back."""
+
+    def interrupt(*_: object) -> NoReturn:
+        raise KeyboardInterrupt
+
+    if threading.current_thread() is not threading.main_thread():
+        yield  # only the main thread gets signals
+        return
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    except SystemExit as end:  # of Ray's own handler, which `ray.init` puts in the place of ours
+        if end.code == signal.SIGTERM:
+            raise KeyboardInterrupt from None
+        raise
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
 def carry_out(
     log: Path,
     expected: tuple[type[Exception], ...],
@@ -45,7 +70,7 @@ def carry_out(
     with library_output_to(log) as console:
         console.print(f"[dim]library logs: {log}[/dim]", highlight=False, soft_wrap=True)
         try:
-            with Terminal(console) as terminal:
+            with sigterm_as_ctrl_c(), Terminal(console) as terminal:
                 result = work(terminal)
         except expected as error:
             console.print("[bold red]stopped:[/bold red]", escape(str(error)), soft_wrap=True)

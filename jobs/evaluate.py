@@ -24,6 +24,7 @@ from rich.console import Console
 from rich.progress import Progress as Bars
 
 from jobs.argument_types import positive
+from jobs.command import sigterm_as_ctrl_c
 from jobs.problem_options import add_problem_options, date_window, file_problems
 from jobs.terminal import Terminal
 from pipeline import outcome, schemas
@@ -33,7 +34,7 @@ from pipeline.evaluation.evaluate import EvaluationError
 from pipeline.evaluation.pass_at_1 import Outcome, pass_at_1, pass_at_1_table, to_json
 from pipeline.evaluation.recorded import recorded_solutions, recorded_verdicts
 from pipeline.files import StoreError, is_local, read_bytes, write_atomically
-from pipeline.judging import CannotJudge, Conditions, Judge, Judging, OtherVerdicts
+from pipeline.judging import CannotJudge, Conditions, Judging, OtherVerdicts, Slot
 from pipeline.lock import StageLocked, stage_lock
 from pipeline.part_file import PartSummary, write_rows
 from pipeline.plan import InputMissing, held_out_parts, make_plan
@@ -204,9 +205,9 @@ def _judge_again(
 
 
 @contextmanager
-def _slot(isolation: Literal["docker", "unsafe-process"]) -> Iterator[Judge]:
+def _slot(isolation: Literal["docker", "unsafe-process"]) -> Iterator[Slot]:
     with Sandbox(isolation) as sandbox:
-        yield sandbox.judge
+        yield Slot(sandbox.judge, sandbox.interpreter())
 
 
 def evaluate_run(config: PipelineConfig, console: Console, *, as_json: bool) -> int:
@@ -295,6 +296,10 @@ def parse(arguments: Sequence[str] | None) -> tuple[argparse.Namespace, list[str
         parser.error("--candidates needs --out DIR")
     if chosen.judge and not chosen.problems:
         parser.error("--judge needs --problems FILE: their tests decide")
+    try:
+        Limits(memory_mb=chosen.memory_mb)
+    except ValueError as error:
+        parser.error(f"--memory-mb: {error}")
     given = {name for name, value in vars(chosen).items() if value != parser.get_default(name)}
     for wanted, options in _GO_WITH.items():
         idle = [f"--{name.replace('_', '-')}" for name in options if name in given]
@@ -307,14 +312,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     chosen, overrides = parse(arguments)
     console = Console(stderr=chosen.json)
     try:
-        if chosen.config:
-            return evaluate_run(load_config(chosen.config, overrides), console, as_json=chosen.json)
-        return evaluate_recorded(chosen, console)
+        with sigterm_as_ctrl_c():
+            if chosen.config:
+                config = load_config(chosen.config, overrides)
+                return evaluate_run(config, console, as_json=chosen.json)
+            return evaluate_recorded(chosen, console)
     except EXPECTED as error:
         print(error, file=sys.stderr)
         return 2 if isinstance(error, ConfigError) else 1
     except KeyboardInterrupt:
-        print("stopped; finished parts are kept, the same command resumes", file=sys.stderr)
+        print("stopped; what is finished is kept, the same command resumes", file=sys.stderr)
         return 130
 
 

@@ -25,11 +25,12 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from jobs.argument_types import positive
+from jobs.argument_types import cluster_address, positive
+from jobs.command import sigterm_as_ctrl_c
 from jobs.problem_options import add_problem_options, file_problems
 from jobs.terminal import Terminal, library_output_to
 from pipeline.files import StoreError, write_atomically
-from pipeline.judging import CannotJudge, Conditions, Judge, Judging, OpenSlot, OtherVerdicts
+from pipeline.judging import CannotJudge, Conditions, Judging, OpenSlot, OtherVerdicts, Slot
 from pipeline.lock import StageLocked, stage_lock
 from pipeline.problems import BadRows, NoProblems, UnknownForm, read_files
 from pipeline.progress import Observer, Progress
@@ -61,6 +62,8 @@ def judge(chosen: argparse.Namespace, observer: Observer) -> Judging:
         Limits(chosen.time_limit_s, chosen.memory_mb)
     except ValueError as error:
         raise ConfigError(f"--time-limit-s, --memory-mb: {error}") from None
+    if chosen.address:
+        _probe(chosen.address)
     observer.stage("Reading problems and programs")
     config = file_problems(chosen, [chosen.problems]).model_copy(
         update={"time_limit_s": chosen.time_limit_s, "comparator": chosen.comparator}
@@ -118,7 +121,6 @@ def _slots(chosen: argparse.Namespace, observer: Observer) -> Iterator[list[Open
         return
     import ray  # slow to import, and not needed for the slots of one machine
 
-    _probe(chosen.address)
     quiet: dict[str, Any] = {"logging_level": "ERROR", "log_to_driver": False}
     try:
         ray.init(address=chosen.address, **quiet)
@@ -148,9 +150,9 @@ def _slots(chosen: argparse.Namespace, observer: Observer) -> Iterator[list[Open
 def _probe(address: str) -> None:
     """Whether anything listens there: Ray itself tries for 100 s before it says that nothing does.
     Raises ClusterError."""
-    host, colon, port = address.removeprefix("ray://").rpartition(":")
-    if not (colon and port.isdecimal()):
-        return  # `auto`, or a name that Ray itself resolves
+    if address == "auto":
+        return
+    host, _, port = address.removeprefix("ray://").rpartition(":")
     try:
         socket.create_connection((host.strip("[]"), int(port)), timeout=_PROBE_S).close()
     except (OSError, OverflowError) as error:
@@ -158,13 +160,13 @@ def _probe(address: str) -> None:
 
 
 @contextmanager
-def _local_slot(isolation: Any) -> Iterator[Judge]:
+def _local_slot(isolation: Any) -> Iterator[Slot]:
     with Sandbox(isolation) as sandbox:
-        yield sandbox.judge
+        yield Slot(sandbox.judge, sandbox.interpreter())
 
 
 @contextmanager
-def _cluster_slot(isolation: Any) -> Iterator[Judge]:
+def _cluster_slot(isolation: Any) -> Iterator[Slot]:
     import ray
     import ray.exceptions
 
@@ -173,7 +175,8 @@ def _cluster_slot(isolation: Any) -> Iterator[Judge]:
     options = {"num_cpus": 0, "resources": {"docker": 1}, "max_restarts": 3, "max_task_retries": 3}
     actor: Any = ray.remote(**options)(SandboxActor).remote(isolation)
     try:
-        yield lambda program: ray.get(actor.judge.remote(program))
+        interpreter: Any = ray.get(actor.interpreter.remote())
+        yield Slot(lambda program: ray.get(actor.judge.remote(program)), interpreter)
     except ray.exceptions.RayError as error:
         raise SandboxUnavailable(f"a slot of the cluster failed: {error}") from error
     finally:
@@ -269,8 +272,9 @@ def parser() -> argparse.ArgumentParser:
     add("--sandbox", choices=("docker", "unsafe-process"), default="docker",
         help="`unsafe-process` protects from honest mistakes only [docker]")  # fmt: skip
     add("--slots", type=positive(int), help="sandboxes at once [one per CPU, or all of a cluster]")
-    add("--address", default=os.environ.get("RAY_ADDRESS"),
-        help="judge on the Ray cluster there [RAY_ADDRESS, else on this machine]")  # fmt: skip
+    add("--address", type=cluster_address, default=os.environ.get("RAY_ADDRESS"),
+        help="judge on the Ray cluster there: HOST:PORT, ray://HOST:PORT, or `auto` "
+        "[RAY_ADDRESS, else on this machine]")  # fmt: skip
     add("--limit", type=positive(int), help="judge only the first so many programs, by problem")
     add("--comparator", choices=[each.value for each in Comparator], type=Comparator,
         default=Comparator.LCB, help="how outputs are compared [lcb]")  # fmt: skip
@@ -289,12 +293,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         log.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        print(f"--out {chosen.out}: {error.strerror}", file=sys.stderr)
+        why = error.strerror
+        if isinstance(error, FileExistsError | NotADirectoryError):
+            why = "is a file, or below one; a folder is wanted"
+        print(f"--out {chosen.out}: {why}", file=sys.stderr)
         return 2
     with library_output_to(log) as console:
         try:
             started = time.monotonic()
-            with Terminal(console) as terminal:
+            with sigterm_as_ctrl_c(), Terminal(console) as terminal:
                 judging = judge(chosen, terminal)
             return tell(judging, console, chosen.out, time.monotonic() - started)
         except EXPECTED as error:

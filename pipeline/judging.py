@@ -2,18 +2,20 @@
 
 Slots are handed in as context managers that give a judge: sandboxes of this machine or actors of a
 cluster. Each slot takes one program after another from one queue, in the order of the parts, so a
-slow program holds up nothing but its own slot. A part is stored when its last program is judged;
-what a killed run had stored is kept, but for programs that the sandbox failed on (INFRA): they are
-tried again.
+slow program holds up nothing but its own slot. A part is stored when its last program is judged,
+or when the run is stopped; what an earlier run had stored is kept, but for programs that the
+sandbox failed on (INFRA): they are tried again.
 """
 
 import json
 import threading
+import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 from pipeline import schemas
 from pipeline.execution import no_program, to_program
@@ -25,9 +27,21 @@ from sandbox.checks import checks_of
 from sandbox.protocol import Isolation, Program, Status, Verdict
 
 Judge = Callable[[Program], Verdict]
-OpenSlot = Callable[[], AbstractContextManager[Judge]]
+
+
+class Slot(NamedTuple):
+    """An open slot."""
+
+    judge: Judge
+    interpreter: str  # what it runs programs on, see `Sandbox.interpreter`
+
+
+OpenSlot = Callable[[], AbstractContextManager[Slot]]
 
 POLL_S = 0.2
+PATIENCE_S = 5.0
+"""For the programs under way when a run is stopped; where Kubernetes stops it, it kills 30 s later.
+"""
 _PROGRAMS_PER_PART = range(16, 1025)
 _PARTS = 500  # about so many, as far as the bounds above allow
 
@@ -96,16 +110,20 @@ class Judging:
         self._open = [part for part in map(self._resume, range(len(self.parts))) if part.todo]
         missing = sum(len(part.todo) for part in self._open)
         self.kept = len(programs) - missing
+        if self.kept and (note := self.stage.note()) is not None:
+            self.shaped_by["interpreter"] = note["shaped_by"].get("interpreter")
         self._total = len(programs)
 
     def run(self, slots: Sequence[OpenSlot]) -> Iterator[Standing]:
         """Judge what is missing, with no more slots than there is work for; tells now and then how
         far it is.
 
-        Raises what a slot raises, once every slot has stopped; what was stored is kept.
+        Raises what a slot raises, once every slot has stopped, and OtherVerdicts for a slot that
+        runs programs on another interpreter than the verdicts that are there. What was judged is
+        kept, also where the caller stops (by closing this generator).
         """
         self.stage.describe(len(self.parts), self.shaped_by)
-        work = _Work(self._open, self._judge, self.stage)
+        work = _Work(self._open, self._judge, self._admit, self.stage)
         threads = [
             threading.Thread(target=work.serve, args=(slot,), name=f"slot-{n}", daemon=True)
             for n, slot in enumerate(slots[: work.waiting])
@@ -113,13 +131,15 @@ class Judging:
         for thread in threads:
             thread.start()
         try:
-            while any(thread.is_alive() for thread in threads):
+            while alive := [thread for thread in threads if thread.is_alive()]:
                 yield self._standing(work)
-                work.ended.wait(POLL_S)
+                alive[0].join(POLL_S)
         finally:
             work.stop()
-        for thread in threads:
-            thread.join()
+            deadline = time.monotonic() + PATIENCE_S
+            for thread in threads:
+                thread.join(max(0.0, deadline - time.monotonic()))
+            work.keep()
         if work.error is not None:
             raise work.error
         yield self._standing(work)
@@ -143,6 +163,19 @@ class Judging:
                 refused[problem_id] = str(error)
         if refused:
             raise CannotJudge(refused)
+
+    def _admit(self, interpreter: str) -> None:
+        """Let a slot take part. One call at a time."""
+        before = self.shaped_by.get("interpreter")
+        if before is None:
+            self.shaped_by["interpreter"] = interpreter
+            self.stage.describe(len(self.parts), self.shaped_by)
+        elif interpreter != before:
+            raise OtherVerdicts(
+                f"{self.stage.directory}: holds verdicts of programs that ran on {before}; this "
+                f"slot runs them on {interpreter}. They are never mixed: choose another --out, or "
+                "give every sandbox the same image"
+            )
 
     def _resume(self, index: int) -> "_Part":
         """What is stored of a part, and what is left to do."""
@@ -185,27 +218,31 @@ class _Work:
         self,
         parts: Sequence[_Part],
         judge: Callable[[Judge, RecordedProgram], Verdict],
+        admit: Callable[[str], None],
         stage: StageStore[ProgramVerdict],
     ) -> None:
         self.error: BaseException | None = None
-        self.ended = threading.Event()
         self._judge = judge
+        self._admit = admit
         self._stage = stage
         self._lock = threading.Lock()
         self._statuses: Counter[Status] = Counter()
-        self._left = {part.index: _same_code(part.todo) for part in parts}
-        self._waiting = deque((part, group) for part in parts for group in self._left[part.index])
-        self._unjudged = {part.index: len(self._left[part.index]) for part in parts}
+        left = {part.index: _same_code(part.todo) for part in parts}
+        self._waiting = deque((part, group) for part in parts for group in left[part.index])
+        self._unjudged = {index: len(groups) for index, groups in left.items()}
+        self._unstored: dict[int, _Part] = {}  # have verdicts that are nowhere else
 
     def serve(self, open_slot: OpenSlot) -> None:
         """Judge until nothing is left or something went wrong."""
         try:
             if not self._waiting:
                 return
-            with open_slot() as judge:
+            with open_slot() as slot:
+                with self._lock:
+                    self._admit(slot.interpreter)
                 while (work := self._next()) is not None:
                     part, group = work
-                    self._count(part, group, self._judge(judge, group[0]))
+                    self._count(part, group, self._judge(slot.judge, group[0]))
         except BaseException as error:  # noqa: BLE001 - the thread that waits raises it
             with self._lock:
                 self.error = self.error or error
@@ -220,7 +257,13 @@ class _Work:
     def stop(self) -> None:
         with self._lock:
             self._waiting.clear()
-        self.ended.set()
+
+    def keep(self) -> None:
+        """Store the parts that are not full."""
+        with self._lock:
+            parts = list(self._unstored.values())
+        for part in parts:
+            self._store(part)
 
     def statuses(self) -> Counter[Status]:
         with self._lock:
@@ -235,9 +278,18 @@ class _Work:
             part.rows += [ProgramVerdict(p.program_id, p.problem_id, verdict) for p in group]
             self._statuses[verdict.status] += len(group)
             self._unjudged[part.index] -= 1
+            self._unstored[part.index] = part
             is_full = not self._unjudged[part.index]
         if is_full:
-            self._stage.write(part.index, part.rows)
+            self._store(part)
+
+    def _store(self, part: _Part) -> None:
+        with self._lock:
+            rows = list(part.rows)
+        self._stage.write(part.index, rows)
+        with self._lock:
+            if len(part.rows) == len(rows):
+                self._unstored.pop(part.index, None)
 
 
 def _same_code(programs: Iterable[RecordedProgram]) -> list[list[RecordedProgram]]:

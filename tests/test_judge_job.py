@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,7 +21,7 @@ from ray.cluster_utils import Cluster
 import sandbox
 from jobs.judge import main
 from pipeline.files import StoreError
-from pipeline.judging import CannotJudge, Conditions, Judge, Judging, OtherVerdicts
+from pipeline.judging import CannotJudge, Conditions, Judging, OtherVerdicts, Slot
 from pipeline.recorded import BadPrograms, RecordedProgram, read_programs
 from pipeline.records import Problem
 from sandbox import Isolation, Program, Status, TestCase, Verdict
@@ -113,25 +114,43 @@ def test_a_second_run_keeps_every_verdict(
     assert {path: path.stat().st_mtime_ns for path in before} == before
 
 
-def test_a_killed_run_goes_on_where_it_was(
-    files: list[str], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(
+    ("sent", "exit_code"),
+    [(signal.SIGKILL, -signal.SIGKILL), (signal.SIGTERM, 130)],
+    ids=["SIGKILL", "SIGTERM"],
+)
+def test_a_run_that_was_ended_goes_on_where_it_was(
+    files: list[str],
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+    sent: signal.Signals,
+    exit_code: int,
 ) -> None:
+    """By SIGTERM, as of Kubernetes, it says so and leaves no lock; verdicts of a part that is not
+    full are kept, too."""
     slow = [
         {"problem_id": "sum", "code": f"import time\ntime.sleep(0.05)  # {n}\n{SUM}"}
         for n in range(64)
     ]
     write(tmp_path / "programs.jsonl.gz", slow)
     command = [sys.executable, "-m", "jobs.judge", *files, *UNSAFE]
-    driver = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    driver = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 60
     while not list(tmp_path.glob("out/verdicts/*/part-00000.arrow")):
         assert time.monotonic() < deadline
         assert driver.poll() is None
         time.sleep(0.02)
-    driver.send_signal(signal.SIGKILL)
-    driver.wait()
+    if sent is signal.SIGTERM:
+        time.sleep(0.2)  # for a few more, which fill no part
+    driver.send_signal(sent)
+    told, _ = driver.communicate(timeout=60)
+    assert driver.returncode == exit_code
     there = len(verdicts(tmp_path / "out"))
     assert 16 <= there < 64
+    if sent is signal.SIGTERM:
+        assert there > 16
+        assert "stopped; the same command resumes" in told
+        assert not list(tmp_path.glob("out/verdicts/*/lock.json"))
 
     assert main([*files, *UNSAFE]) == 0
     assert f"kept from an earlier run: {there} verdicts" in capfd.readouterr().out
@@ -210,6 +229,28 @@ def test_an_address_where_nothing_listens_is_refused_at_once(
     assert f"--address {address}: no Ray cluster answers" in capfd.readouterr().out
 
 
+@pytest.mark.parametrize(
+    "address", ["nonsense", "http://127.0.0.1:8265", "127.0.0.1:99999", "ray://head", ":6379"]
+)
+def test_what_is_no_address_is_refused_with_the_forms_that_are(
+    files: list[str], capfd: pytest.CaptureFixture[str], address: str
+) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        main([*files, *UNSAFE, "--address", address])
+    error = capfd.readouterr().err
+    assert f"--address: '{address}' is no address of a Ray cluster: HOST:PORT" in error
+
+
+@pytest.mark.parametrize("below", ["", "/below"])
+def test_a_file_in_the_place_of_the_folder_is_named(
+    files: list[str], tmp_path: Path, capfd: pytest.CaptureFixture[str], below: str
+) -> None:
+    taken = write(tmp_path / "taken", PROGRAMS) + below
+    assert main([*files, *UNSAFE, "--out", taken]) == 2
+    told = capfd.readouterr().err
+    assert told == f"--out {taken}: is a file, or below one; a folder is wanted\n"
+
+
 def test_limits_out_of_all_reason_are_refused_by_option(
     files: list[str], capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -252,19 +293,26 @@ def test_on_a_cluster_the_declared_slots_are_used(files: list[str], tmp_path: Pa
 # --- what it is made of ------------------------------------------------------------------------
 
 DOCKER = Conditions(Isolation.DOCKER, "image", 256)
+PYTHON = "CPython 3.11.2, numpy 1.24.2"
 
 
-class Slot:
-    """A judge that answers from a script, and remembers what it was asked."""
+class Scripted:
+    """A slot that answers from a script, and remembers what it was asked."""
 
-    def __init__(self, *answers: Status | Exception, isolation: Isolation = Isolation.DOCKER):
+    def __init__(
+        self,
+        *answers: Status | Exception,
+        isolation: Isolation = Isolation.DOCKER,
+        interpreter: str = PYTHON,
+    ) -> None:
         self.asked: list[str] = []
         self._answers = list(answers)
         self._isolation = isolation
+        self._interpreter = interpreter
 
     @contextmanager
-    def __call__(self) -> Iterator[Judge]:
-        yield self.judge
+    def __call__(self) -> Iterator[Slot]:
+        yield Slot(self.judge, self._interpreter)
 
     def judge(self, program: Program) -> Verdict:
         self.asked.append(program.code)
@@ -285,20 +333,20 @@ def judging(root: Path, recorded: list[RecordedProgram], of: Problem | None = No
     return Judging(str(root), {"p": of or problem("p")}, recorded, DOCKER)
 
 
-def run(work: Judging, *slots: Slot) -> list[Status]:
+def run(work: Judging, *slots: Scripted) -> list[Status]:
     for _ in work.run(slots):
         pass
     return [row.verdict.status for row in work.verdicts()]
 
 
 def test_programs_that_are_the_same_to_the_letter_are_executed_once(tmp_path: Path) -> None:
-    slot = Slot(Status.WA, Status.AC)
+    slot = Scripted(Status.WA, Status.AC)
     assert run(judging(tmp_path, programs("a", "b", "a")), slot) == ["WA", "AC", "WA"]
     assert slot.asked == ["a", "b"]
 
 
 def test_what_the_sandbox_failed_on_is_tried_again_and_nothing_else(tmp_path: Path) -> None:
-    first, second = Slot(Status.WA, Status.INFRA, Status.AC), Slot()
+    first, second = Scripted(Status.WA, Status.INFRA, Status.AC), Scripted()
     assert run(judging(tmp_path, programs("a", "b", "c")), first) == ["WA", "INFRA", "AC"]
     again = judging(tmp_path, programs("a", "b", "c"))
     assert again.kept == 2
@@ -308,38 +356,117 @@ def test_what_the_sandbox_failed_on_is_tried_again_and_nothing_else(tmp_path: Pa
 
 def test_a_damaged_part_is_made_again_and_said(tmp_path: Path) -> None:
     work = judging(tmp_path, programs("a"))
-    run(work, Slot())
+    run(work, Scripted())
     path = Path(work.stage.path(0))
     path.write_bytes(path.read_bytes()[:-9])
-    again, slot = judging(tmp_path, programs("a")), Slot()
+    again, slot = judging(tmp_path, programs("a")), Scripted()
     assert "part-00000.arrow: not a whole Arrow file" in again.damaged[0]
     assert run(again, slot) == ["AC"]
     assert slot.asked == ["a"]
 
 
-def test_the_parts_that_were_full_when_a_slot_failed_are_kept(tmp_path: Path) -> None:
+def test_what_was_judged_when_a_slot_failed_is_kept(tmp_path: Path) -> None:
     recorded = programs(*map(str, range(40)))
-    failing = Slot(*([Status.AC] * 20), StoreError("the disk is full"))
+    failing = Scripted(*([Status.AC] * 20), StoreError("the disk is full"))
     with pytest.raises(StoreError, match="the disk is full"):
         run(judging(tmp_path, recorded), failing)
-    again = judging(tmp_path, recorded)
-    assert again.kept == 16
-    assert len(run(again, Slot(), Slot())) == 40
+    again, rest = judging(tmp_path, recorded), Scripted()
+    assert again.kept == 20  # a full part and four of the next
+    assert len(run(again, rest)) == 40
+    assert rest.asked == [str(n) for n in range(20, 40)]
+
+
+def test_what_was_judged_and_under_way_when_the_caller_stopped_is_kept(tmp_path: Path) -> None:
+    under_way, may_end = threading.Event(), threading.Event()
+
+    @contextmanager
+    def slot() -> Iterator[Slot]:
+        def judge(program: Program) -> Verdict:
+            if program.code == "3":
+                under_way.set()
+                may_end.wait(20)
+            return scripted.judge(program)
+
+        yield Slot(judge, PYTHON)
+
+    scripted, work = (
+        Scripted(Status.AC, Status.WA),
+        judging(tmp_path, programs(*map(str, range(9)))),
+    )
+    standings = work.run([slot])
+    next(standings)
+    assert under_way.wait(20)
+    threading.Timer(0.1, may_end.set).start()
+    standings.close()  # as an interrupt in the caller's loop does
+    assert scripted.asked == ["0", "1", "2", "3"]
+    again = judging(tmp_path, programs(*map(str, range(9))))
+    assert again.kept == 4
+    assert run(again, Scripted()) == ["AC", "WA", *["AC"] * 7]
+
+
+def test_a_program_that_does_not_end_is_not_waited_for_when_the_caller_stops(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pipeline.judging.PATIENCE_S", 0.1)
+    under_way, may_end = threading.Event(), threading.Event()
+
+    @contextmanager
+    def slot() -> Iterator[Slot]:
+        def judge(program: Program) -> Verdict:
+            if program.code == "b":
+                under_way.set()
+                may_end.wait(20)
+            return Scripted().judge(program)
+
+        yield Slot(judge, PYTHON)
+
+    standings = judging(tmp_path, programs("a", "b")).run([slot])
+    next(standings)
+    assert under_way.wait(20)
+    standings.close()
+    assert judging(tmp_path, programs("a", "b")).kept == 1
+    may_end.set()
+
+
+def test_verdicts_of_another_python_are_never_mixed(tmp_path: Path) -> None:
+    """The same image name, but not what was in it; a part is missing, so slots are asked."""
+    recorded = programs("a", "b")
+    old = Scripted(Status.AC, StoreError("the disk is full"), interpreter="CPython 3.11.2")
+    with pytest.raises(StoreError, match="the disk is full"):
+        run(judging(tmp_path, recorded), old)
+    new = Scripted(interpreter="CPython 3.13.0")
+    with pytest.raises(OtherVerdicts, match=r"ran on CPython 3\.11\.2; this.*on CPython 3\.13\.0"):
+        run(judging(tmp_path, recorded), new)
+    assert new.asked == []
+    assert run(judging(tmp_path, recorded), Scripted(interpreter="CPython 3.11.2")) == ["AC", "AC"]
+
+
+def test_slots_of_two_pythons_do_not_judge_together(tmp_path: Path) -> None:
+    slots = [Scripted(interpreter=f"CPython 3.{minor}") for minor in (11, 13)]
+    with pytest.raises(OtherVerdicts, match="never mixed"):
+        run(judging(tmp_path, programs("a", "b")), *slots)
+
+
+def test_verdicts_that_are_all_there_need_no_sandbox(tmp_path: Path) -> None:
+    run(judging(tmp_path, programs("a")), Scripted(interpreter="CPython 3.11.2"))
+    again = judging(tmp_path, programs("a"))
+    assert run(again) == ["AC"]
+    assert again.shaped_by["interpreter"] == "CPython 3.11.2"
 
 
 def test_a_slot_of_another_isolation_is_refused(tmp_path: Path) -> None:
     with pytest.raises(OtherVerdicts, match="isolation none, not docker"):
-        run(judging(tmp_path, programs("a")), Slot(isolation=Isolation.NONE))
+        run(judging(tmp_path, programs("a")), Scripted(isolation=Isolation.NONE))
 
 
 def test_no_more_slots_are_opened_than_there_is_work_for(tmp_path: Path) -> None:
     opened = []
 
     @contextmanager
-    def slot() -> Iterator[Judge]:
+    def slot() -> Iterator[Slot]:
         opened.append(slot)
         time.sleep(0.2)  # nobody has judged anything when the others could open
-        yield Slot().judge
+        yield Slot(Scripted().judge, PYTHON)
 
     for _ in judging(tmp_path, programs("a", "b", "a")).run([slot] * 6):
         pass

@@ -7,7 +7,7 @@ from pydantic import Field, PositiveInt, model_validator
 from pipeline.config.policies import PolicyConfig
 from pipeline.config.section import Section
 from pipeline.records import Role
-from sandbox.protocol import MAX_MEMORY_MB
+from sandbox.protocol import MAX_MEMORY_MB, MIN_MEMORY_MB
 
 
 class PoolConfig(Section):
@@ -87,7 +87,7 @@ class SandboxConfig(Section):
     slots: PositiveInt = 2
     """Containers at once, over all nodes. A local cluster offers that many; on another each takes
     one unit of the `docker` resource that its nodes declare."""
-    memory_mb: Annotated[int, Field(gt=0, le=MAX_MEMORY_MB)] = 256
+    memory_mb: Annotated[int, Field(ge=MIN_MEMORY_MB, le=MAX_MEMORY_MB)] = 256
     """Memory limit of one test, MiB. Time limits and comparators are the problem's own."""
 
 
