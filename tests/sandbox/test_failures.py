@@ -120,11 +120,11 @@ class PidActor(SandboxActor):
         return os.getpid()
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def local_ray() -> Iterator[Any]:
     import ray
 
-    ray.init(num_cpus=1, resources={"docker": 1}, include_dashboard=False, log_to_driver=False)
+    ray.init(num_cpus=1, resources={"docker": 2}, include_dashboard=False, log_to_driver=False)
     yield ray
     ray.shutdown()
 
@@ -146,6 +146,33 @@ def test_an_actor_killed_mid_program_is_replaced_and_its_container_ends(
     assert decision(verdict) == undisturbed[WRONG_IN_THE_FIFTH_TEST]
     assert local_ray.get(actor.pid.remote()) != pid
     assert is_gone(lost)
+    local_ray.kill(actor)
+
+
+@pytest.mark.slow
+def test_an_actor_of_two_slots_judges_two_programs_at_once(local_ray: Any, tmp_path: Path) -> None:
+    """Each of two programs ends only once the other runs, so they pass side by side or not at
+    all; a third waits for whichever slot is free."""
+    code = """
+import os, time
+open({mine!r}, "w").close()
+while not os.path.exists({other!r}): time.sleep(0.01)
+print(input())
+"""
+    places = [str(tmp_path / name) for name in ("a", "b")]
+    pair = [
+        Program(code.format(mine=mine, other=other), _TESTS[:1])
+        for mine, other in (places, reversed(places))
+    ]
+    third = Program("print(input())", _TESTS[:1])
+    actors: Any = local_ray.remote(num_cpus=0, resources={"docker": 2}, max_concurrency=4)
+    actor = actors(SandboxActor).remote("unsafe-process", slots=2)
+    judging = [actor.judge.remote(program) for program in (*pair, third)]
+    verdicts = local_ray.get(judging, timeout=60)
+    assert [verdict.status for verdict in verdicts] == [Status.AC] * 3
+    assert local_ray.get(actor.interpreter.remote()).startswith("CPython ")
+    local_ray.get(actor.close.remote())
+    local_ray.kill(actor)
 
 
 def test_an_engine_killed_mid_program_and_started_again_costs_no_verdict(
