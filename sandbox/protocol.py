@@ -95,7 +95,7 @@ class Limits:
     - `memory_mb`, MiB of one test: MLE.
     - The output of one test, four times the expected length and 64 KiB: OLE.
     - 32 MiB of one file and 128 open files of one process; in a container also 64 MiB and 4,096
-      files on disk, and 64 processes and threads: the program's own call fails, which is RE where
+      files on disk, and 40 processes and threads: the program's own call fails, which is RE where
       the program does not handle it.
 
     Raises ValueError for limits that no clock or machine can keep, or under which nothing runs.
