@@ -55,7 +55,7 @@ LOGIC_VERSIONS = {
     "problems": 2,
     "policy": 1,
     "solutions": 3,
-    "verdicts": 3,
+    "verdicts": 4,
     "completions": 4,
     "rollouts": 4,
     "truths": 4,
