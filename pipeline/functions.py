@@ -10,6 +10,7 @@ import ast
 import bisect
 import re
 import warnings
+from contextlib import suppress
 from dataclasses import dataclass
 
 from pipeline.records import Step, content_hash
@@ -20,6 +21,9 @@ UNPARSED = "<unparsed>"  # the rest of a program after the last function that pa
 # Where a head of an unparsable program may end: before an unindented statement, or before what may
 # be a method. Comments are left out, they belong to what follows.
 _CUT = re.compile(rb"^(?:[^\s#)\]}]|[ \t]+(?:def\b|async\b|@))", re.MULTILINE)
+# CPython 3.11 counts depth for all threads together: where one parses while another is at it, it now
+# and then raises SystemError ("recursion depth mismatch"), which has nothing to do with the text.
+_TRIES = 5
 _MAX_CUTS = 32  # bounds the time spent on hostile text; real programs take one to three
 
 
@@ -102,7 +106,10 @@ def _parse(source: bytes) -> ast.Module | int | None:
         text = source.decode("utf-8")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # a program's own invalid escapes
-            return ast.parse(text)
+            for _ in range(_TRIES):
+                with suppress(SystemError):
+                    return ast.parse(text)
+            return None
     except UnicodeDecodeError as error:
         return error.start
     except (SyntaxError, ValueError) as error:
