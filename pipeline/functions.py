@@ -21,7 +21,7 @@ UNPARSED = "<unparsed>"  # the rest of a program after the last function that pa
 # Where a head of an unparsable program may end: before an unindented statement, or before what may
 # be a method. Comments are left out, they belong to what follows.
 _CUT = re.compile(rb"^(?:[^\s#)\]}]|[ \t]+(?:def\b|async\b|@))", re.MULTILINE)
-# CPython 3.11 counts depth for all threads together: where two parse at once, it now and then raises
+# CPython 3.11 counts depth for all threads together. Where two parse at once, it may raise
 # SystemError ("recursion depth mismatch"), which has nothing to do with the text.
 _TRIES = 5
 _MAX_CUTS = 32  # bounds the time spent on hostile text; real programs take one to three
