@@ -88,8 +88,8 @@ def become(
         os.write(badness, b"1000")
         os.close(badness)
         os.setresgid(uid, uid, uid)
-        # From here on /proc/self is root's, and nobody can trace the process. /dev/stdin opens all
-        # the same: the pipe is its own (`runner.py`).
+        # From here on /proc/self is root's, unless the program asks for it (PR_SET_DUMPABLE).
+        # /dev/stdin opens all the same: the pipe is its own (`runner.py`).
         os.setresuid(uid, uid, uid)
     else:
         die_with_parent()  # no container: no stem, no test
