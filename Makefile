@@ -40,8 +40,8 @@ sandbox: $(INSTALLED) ## install and start a Docker engine where there is none, 
 demo: sandbox ## the whole method on the scale model: a table and runs/demo/report/
 	@DOCKER=$(DOCKER) $(BIN)/python -m jobs.demo
 
-test: sandbox ## the whole test suite, real parts included
-	@$(BIN)/python -m pytest -q --durations=10
+test: sandbox ## the whole test suite in two processes, real parts included
+	@$(BIN)/python -m pytest -q --durations=10 -n 2 --no-loadscope-reorder
 
 lint: $(INSTALLED) ## ruff, pyright, import directions
 	$(BIN)/ruff check .

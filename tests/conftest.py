@@ -1,16 +1,26 @@
-"""Fixtures that several areas share: the Docker engine's one sandbox slot, and a Ray cluster."""
+"""What several areas share: the Docker engine's one sandbox slot, Ray clusters, and how the tests
+are shared between processes."""
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import Any
 
 import pytest
 
 from sandbox import Sandbox, SandboxUnavailable
 from sandbox.container import connect
 from sandbox.image import ensure_image
+from tests.order import rank
 
-if TYPE_CHECKING:
-    from tests.soak import Nodes, Soaked
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: rank(item.nodeid))  # stable: files stay whole
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    from tests.processes import ByGroup  # a single process does without xdist
+
+    return ByGroup(config, log)
 
 
 @pytest.fixture(scope="session")
@@ -53,43 +63,3 @@ def local_ray() -> Iterator[None]:
         patch.setenv("RAY_ADDRESS", ray.get_runtime_context().gcs_address)
         yield
     ray.shutdown()
-
-
-@pytest.fixture(scope="session")
-def nodes() -> Iterator["Nodes"]:
-    """A Ray cluster of several nodes, which stays up: its start is what costs. Jobs that join it
-    start their own workers; see `on_nodes`."""
-    from tests.soak import NODES, Nodes  # imports Ray, which most tests do without
-
-    with Nodes(NODES) as cluster:
-        yield cluster
-
-
-@pytest.fixture(scope="module")
-def on_nodes(nodes: "Nodes") -> Iterator[None]:
-    """Jobs of this process join the cluster instead of starting one of their own."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("RAY_ADDRESS", nodes.address)
-        yield
-
-
-@pytest.fixture(scope="session")
-def undisturbed(
-    docker_engine: None, nodes: "Nodes", tmp_path_factory: pytest.TempPathFactory
-) -> "Soaked":
-    """A run that nobody disturbed."""
-    from tests.soak import config_of, soak
-
-    place = tmp_path_factory.mktemp("undisturbed")
-    return soak(place, nodes, config_of(place, problems=16))
-
-
-@pytest.fixture(scope="session")
-def soaked(
-    docker_engine: None, nodes: "Nodes", tmp_path_factory: pytest.TempPathFactory
-) -> "Soaked":
-    """The same run, in which one of each kind of process was killed at a random moment."""
-    from tests.soak import Kind, config_of, soak
-
-    place = tmp_path_factory.mktemp("soaked")
-    return soak(place, nodes, config_of(place, problems=16), tuple(Kind), seed=1)

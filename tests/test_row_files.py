@@ -110,7 +110,7 @@ def test_a_server_that_does_not_answer_is_told_with_the_path() -> None:
         ),
         (b"[]", "c.jsonl: holds no recorded candidates"),
         (b"1" * 5000, "row 1: neither JSON lines nor a JSON list"),
-        (gzip.compress(TEXT), "neither UTF-8 text nor compressed as its name says"),
+        (gzip.compress(TEXT, mtime=0), "neither UTF-8 text nor compressed as its name says"),
     ],
 )
 def test_what_is_wrong_with_candidates_is_told_with_its_place(
