@@ -61,6 +61,7 @@ LOGIC_VERSIONS = {
     "truths": 4,
     "examples": 2,
     "prm": 2,
+    "correction": 2,
     "scores": 1,
 }
 """Bumped by hand when a stage's code changes what it computes from the same inputs."""
@@ -185,6 +186,7 @@ class Plan:
             correction=arm.correction,
             correction_options=(
                 training.correction.model_dump(mode="json")
+                | {"logic": LOGIC_VERSIONS["correction"]}
                 if arm.correction is not Correction.NONE
                 else None
             ),

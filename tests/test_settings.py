@@ -100,7 +100,7 @@ def test_an_unknown_kind_lists_those_there_are(config_file: Path) -> None:
 @pytest.mark.parametrize(
     ("overrides", "words"),
     [
-        (["--training.batch_size", "33", "--training.workers", "2"], "multiple of workers"),
+        (["--training.batch_size", "1", "--training.workers", "2"], "at most batch_size (1)"),
         (["--splits.meta.after", "2024-01-01"], "the windows of train and meta overlap"),
         (
             ["--training.arms", "[{name: a, targets: final, correction: labels}]"],

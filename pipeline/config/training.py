@@ -100,7 +100,7 @@ class CorrectionConfig(Section):
     """Correct once in so many steps; amortises the extra passes."""
     warmup: Fraction = 1 / 6
     """Fraction of the steps before the first correction: labels follow a model that knows
-    something."""
+    something. Never in AdamW's first 5 steps."""
     meta_problems: MetaProblems = MetaProblems.DISJOINT
     """Whose finished programs, with their clean unit-test outcomes, are the meta set."""
     meta_batch: PositiveInt = 128
@@ -182,10 +182,10 @@ class TrainingConfig(Section):
     seed: int = 0
 
     @model_validator(mode="after")
-    def _divisible(self) -> Self:
-        if self.batch_size % self.workers:
+    def _consistent(self) -> Self:
+        if self.workers > self.batch_size:
             raise ValueError(
-                f"batch_size ({self.batch_size}) must be a multiple of workers ({self.workers})"
+                f"workers ({self.workers}) share a batch: at most batch_size ({self.batch_size})"
             )
         kinds = [(arm.targets, arm.correction) for arm in self.arms]
         if len(set(kinds)) < len(kinds):

@@ -37,7 +37,7 @@ class CorrectionState:
 
     meta_gradient: Float[Tensor, " P"] | None = None  # running mean, not yet bias-corrected
     corrections: int = 0
-    distance: float | None = None  # along v, of the last forward difference
+    distance: float | None = None  # along v, of the last central difference
     stopped_at: int | None = None  # the optimizer step at which the guard stopped it
 
 

@@ -1,6 +1,7 @@
 """What a PRM is trained on: the examples of the train and meta roles, checked before any work."""
 
 import os
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatch
@@ -61,6 +62,13 @@ def read_examples(paths: Sequence[str], config: TrainingConfig) -> TrainingExamp
         tuple(row for row in rows if row.role is Role.META),
     )
     _check_counts(examples.train)
+    _check_once(rows)
+    check_trainable(examples, config)
+    return examples
+
+
+def check_trainable(examples: TrainingExamples, config: TrainingConfig) -> None:
+    """Raises TrainingDataError where these cannot train every arm of `config`."""
     _check_both_outcomes(Role.TRAIN, examples.train)
     disjoint = config.correction.meta_problems is MetaProblems.DISJOINT
     for arm in config.arms:
@@ -73,7 +81,6 @@ def read_examples(paths: Sequence[str], config: TrainingConfig) -> TrainingExamp
                     "training.correction.meta_problems to 'same', or use correction 'none'"
                 )
             _check_both_outcomes(Role.META, examples.meta)
-    return examples
 
 
 def _check_counts(examples: Sequence[Example]) -> None:
@@ -84,6 +91,23 @@ def _check_counts(examples: Sequence[Example]) -> None:
                     f"solution {example.solution_id}: {passed} of {trials} rollouts passed: make "
                     "its examples anew"
                 )
+
+
+def _check_once(examples: Sequence[Example]) -> None:
+    solutions = Counter(example.solution_id for example in examples)
+    for solution, count in solutions.most_common(1):
+        if count > 1:
+            raise TrainingDataError(
+                f"solution {solution} comes {count} times: name every shard once (a folder stands "
+                "for all of its shards)"
+            )
+    roles: dict[str, Role] = {}
+    for example in examples:
+        if roles.setdefault(example.problem_id, example.role) is not example.role:
+            raise TrainingDataError(
+                f"problem {example.problem_id} is in the roles {roles[example.problem_id].value!r} "
+                f"and {example.role.value!r}: each problem has one (splits); make its examples anew"
+            )
 
 
 def _check_both_outcomes(role: Role, examples: Sequence[Example]) -> None:
@@ -109,13 +133,19 @@ def _check_targets(arm: ArmConfig, examples: Sequence[Example]) -> None:
                 f"solution {unknown.solution_id} has none: use targets 'soft'"
             )
         return
-    if not any(any(example.trials) for example in examples):
+    if not has_rollouts(examples):
         raise TrainingDataError(
-            f"arm {arm.name!r}: targets {arm.targets.value!r} need rollouts, and no step has any: "
-            "run the rollouts stage (rollouts.samples, rollouts.roles), or use targets 'final'"
+            f"arm {arm.name!r}: targets {arm.targets.value!r} need rollouts, and no step before "
+            "the last has any: run the rollouts stage (rollouts.samples, rollouts.roles), or use "
+            "targets 'final'"
         )
     if arm.targets is Targets.CROSSFIT and len({e.problem_id for e in examples if e.step_ids}) < 2:
         raise TrainingDataError(
             f"arm {arm.name!r}: targets 'crossfit' split the training problems in halves, and "
             "there is one problem: add problems, or use targets 'soft'"
         )
+
+
+def has_rollouts(examples: Sequence[Example]) -> bool:
+    """Of steps before the last: its label is the outcome."""
+    return any(any(example.trials[:-1]) for example in examples)

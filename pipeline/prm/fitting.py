@@ -5,7 +5,7 @@ for every batch:
     phi -> phi'                                                      AdamW, clipped
     every k steps, after warm-up, where the arm corrects:
         meta loss at phi' on finished programs                       one more gradient
-        hypergradient of the batch's labels                          one forward pass
+        hypergradient of the batch's labels                          two forward passes
         labels of the batch move, or weights, or the corrector
 """
 
@@ -46,9 +46,9 @@ from pipeline.prm.passes import Accumulated, Passes, Share, Steps, TargetsOf
 from pipeline.prm.results import HistoryRow
 from pipeline.prm.training_set import TrainingSet
 
-WANTED_RMS = {torch.float32: 5e-4, torch.bfloat16: 0.2}
-"""Change of the logits, RMS, that the forward difference aims at: as small as the rounding of the
-compute dtype lets it be."""
+WANTED_RMS = {torch.float32: 1e-3, torch.bfloat16: 0.2}
+"""Change of the logits, RMS, that the central difference aims at: small, and yet well above the
+rounding of the compute dtype."""
 
 logger = logging.getLogger(__name__)
 
@@ -179,8 +179,10 @@ class Fit:
         norm = self.flat.inner.norm(self.flat.gradient)
         self._check_finite("loss", sums, norm, epoch, share)
 
-        correcting = self.arm.correction is not Correction.NONE and is_due(
-            self.config.correction, self.correction, self.step, self.total
+        correcting = (
+            self.arm.correction is not Correction.NONE
+            and self.optimizer.is_settled(self.step)
+            and is_due(self.config.correction, self.correction, self.step, self.total)
         )
         rate = learning_rate(self.config.optimizer, self.step, self.total)
         clipping = hyper.Clipping(
@@ -284,7 +286,7 @@ class Fit:
         """<v, grad f_i(phi)> of this rank's steps; the weights are left as they were."""
         reached = self.flat.values.detach().clone()
         try:
-            derivative = hyper.forward_difference(
+            derivative = hyper.central_difference(
                 logits,
                 lambda weights: self.passes.logits_at(weights, share),
                 phi,

@@ -212,10 +212,11 @@ def label_estimates(
     """One row per labelled intermediate step, corrected or not."""
     moved = {step_id: (value, n, weight) for step_id, value, n, weight in _rows(corrected)}
     return [
-        LabelEstimate(step_id, label, *moved.get(step_id, (label, 0, 1.0)))
+        LabelEstimate(step_id, start, *moved.get(step_id, (start, 0, 1.0)))
         for example, of_example in zip(examples, labels, strict=True)
         for step_id, label in zip(example.step_ids[:-1], of_example[:-1], strict=True)
         if label is not None
+        for start in [float(np.float32(label))]  # as in the table: a label at rest has not moved
     ]
 
 

@@ -14,6 +14,7 @@ from transformers import (
     AutoConfig,
     AutoModelForTokenClassification,
     AutoTokenizer,
+    PreTrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
@@ -73,7 +74,7 @@ def build_scorer(
     torch.manual_seed(seed)
     compute_dtype = getattr(torch, config.dtype)
     architecture = AutoConfig.from_pretrained(config.base, num_labels=1)
-    architecture.classifier_dropout = architecture.attention_dropout = 0.0
+    _without_dropout(architecture)
     network = _load(
         config.base,
         config=architecture,
@@ -95,6 +96,17 @@ def build_scorer(
             parameter.data = parameter.data.float()
     # Gradient checkpointing is on in training mode alone; with dropout zero nothing else is.
     return scorer.to(device).train(), build_tokenizer(config)
+
+
+def _without_dropout(architecture: PreTrainedConfig) -> None:
+    """Architectures call their rates by many names (residual_dropout, attn_pdrop), and some apply
+    them without a module that could be found later."""
+    architecture.classifier_dropout = 0.0  # else taken from another rate, or a default
+    for name, value in vars(architecture).items():
+        if isinstance(value, PreTrainedConfig):
+            _without_dropout(value)
+        elif isinstance(value, float) and ("dropout" in name or "pdrop" in name):
+            setattr(architecture, name, 0.0)
 
 
 def build_tokenizer(config: ModelConfig) -> PreTrainedTokenizerBase:

@@ -10,6 +10,10 @@ from pipeline.config import OptimizerConfig
 from pipeline.prm import hypergradient as hyper
 from pipeline.prm.flat_parameters import FlatParameters
 
+ADAM_SETTLES = 5
+"""Steps. Adam's first updates are little more than the signs of the gradient: how they depend on
+its size is rounding and, for weights whose gradients are tiny, too curved for any difference."""
+
 
 class Optimizer:
     """AdamW or SGD of the flat weights; elementwise, so that a part of them is as good as all."""
@@ -27,6 +31,10 @@ class Optimizer:
         self.torch.param_groups[0]["lr"] = rate
         self.torch.step()
         self._flat.apply_step()
+
+    def is_settled(self, step: int) -> bool:
+        """Whether labels may be corrected through the update of this step, counted from 0."""
+        return self._config.kind == "sgd" or step >= ADAM_SETTLES
 
     def update_diagonal(self) -> Float[Tensor, " P"]:
         """D = dupdate/dgradient of the step just made, by what `flat.gradient` still is."""

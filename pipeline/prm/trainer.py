@@ -201,7 +201,8 @@ def _train_arms(job: _Job, board: Any) -> None:
         torch.set_num_threads(job.config.threads_per_worker)
     # Read before the first arm, so that all ranks agree on which arms are done.
     done = _finished_arms(job)
-    data = prepare(read_examples(job.examples, config), Encoder(build_tokenizer(config.model)))
+    encoder = Encoder(build_tokenizer(config.model))
+    data = prepare(read_examples(job.examples, config), encoder, config)
     for arm_index, arm in enumerate(job.config.arms):
         if arm.name in done:
             continue

@@ -121,7 +121,7 @@ def ours(world: World) -> Callable[[], torch.Tensor]:
         flat.values.data.sub_(RATE * flat.gradient)
         flat.gradient.zero_()
         world.loss(world.meta_labels, 1).backward()
-        derivative = hyper.forward_difference(
+        derivative = hyper.central_difference(
             logits.detach(), logits_at, phi, flat.gradient.clone(),
             distance=distance[0], wanted_rms=WANTED_RMS[torch.float32], ranks=Ranks(),
         )  # fmt: skip

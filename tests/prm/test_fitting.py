@@ -13,8 +13,8 @@ from pipeline.prm.data import TrainingDataError, TrainingExamples
 from pipeline.prm.encoding import Encoder, TokenBatch
 from pipeline.prm.fitting import Fit
 from pipeline.prm.label_table import CorrectedLabels
-from pipeline.prm.model import build_scorer
-from pipeline.prm.optimizer import learning_rate
+from pipeline.prm.model import build_tokenizer
+from pipeline.prm.optimizer import ADAM_SETTLES, learning_rate
 from pipeline.prm.parallel import Ranks
 from pipeline.prm.results import HistoryRow
 from pipeline.prm.training_set import prepare
@@ -67,7 +67,7 @@ def test_all_arms_see_the_same_batches_and_only_correction_moves_labels(base: st
     moved = corrected.table.updates > 0
     assert moved.any()
     assert not moved[~corrected.table.free].any()
-    assert [row.step for row in rows if row.meta_loss is not None] == list(range(2, 12, 2))
+    assert [row.step for row in rows if row.meta_loss is not None] == list(range(6, 12, 2))
     assert all((row.hypergradient_norm or 0) > 0 for row in rows if row.meta_loss is not None)
 
 
@@ -93,7 +93,7 @@ def test_learned_weights_move_and_labels_stay(base: str) -> None:
 
 def test_a_corrector_labels_the_steps_of_every_batch_once_it_has_learned(base: str) -> None:
     arm = ArmConfig(name="corrector", correction=Correction.CORRECTOR)
-    fit = make_fit(base, arm, correction={"every": 2, "warmup": 0.0, "meta_batch": 16})
+    fit = make_fit(base, arm, correction={"every": 2, "meta_batch": 16}, epochs=3)
     finish(fit)
     free = fit.table.free
     assert bool((fit.table.updates[free] >= 1).all())
@@ -214,7 +214,8 @@ def test_a_correction_without_a_meta_program_that_fits_is_refused(base: str) -> 
     config = make_fit(base, ArmConfig(name="plain")).config
     long = make_example(("double",) * 60, ("double",) * 60, role=Role.META)
     with pytest.raises(
-        TrainingDataError, match=r"correction 'labels' needs finished meta programs"
+        TrainingDataError,
+        match=r"correction 'labels' needs solutions of meta problems.*1 programs did not fit",
     ):
         fit_of(config, CORRECTED, make_examples(4), [long], Ranks())
 
@@ -223,20 +224,65 @@ def test_correction_stops_and_says_when_labels_drift_together(base: str) -> None
     fit = make_fit(base, CORRECTED)
     fit.table.values[fit.table.free] = 0.001  # as if driven there
     running = fit.run(lambda state: None)
-    for _ in range(6):
+    for _ in range(10):
         next(running)
-    assert fit.correction.stopped_at == 2
-    assert [row.step for row in fit.history if row.meta_loss is not None] == [2]
+    assert fit.correction.stopped_at == 6
+    assert [row.step for row in fit.history if row.meta_loss is not None] == [6]
+
+
+@pytest.mark.parametrize(("kind", "first"), [("adamw", ADAM_SETTLES), ("sgd", 0)])
+def test_no_label_is_corrected_through_the_first_updates_of_adam(
+    base: str, kind: str, first: int
+) -> None:
+    fit = make_fit(
+        base, CORRECTED, optimizer={"kind": kind}, correction={"every": 1, "warmup": 0.0}
+    )
+    rows = finish(fit)
+    assert [row.step for row in rows if row.meta_loss is not None] == list(range(first, fit.total))
 
 
 def test_programs_that_do_not_fit_are_left_out_and_counted(base: str) -> None:
-    _, tokenizer = build_scorer(make_fit(base, CORRECTED).config.model, 0, CPU)
+    config = TrainingConfig.model_validate(
+        {"model": {"base": base, "max_tokens": 256}, "arms": [{"name": "plain"}]}
+    )
+    encoder = Encoder(build_tokenizer(config.model))
     long = make_example(("double",) * 60, ("double",) * 60)
-    examples = TrainingExamples((long, *make_examples(4)), ())
-    data = prepare(examples, Encoder(tokenizer))
-    assert (data.too_long, len(data.examples)) == (1, 4)
+    some = make_examples(8)
+    data = prepare(TrainingExamples((long, *some), ()), encoder, config)
+    assert (data.too_long, len(data.examples)) == (1, 8)
     with pytest.raises(TrainingDataError, match=r"none of 1 programs fits into 256 tokens"):
-        prepare(TrainingExamples((long,), ()), Encoder(tokenizer))
+        prepare(TrainingExamples((long,), ()), encoder, config)
+
+
+@pytest.mark.parametrize(
+    ("arm", "message"),
+    [
+        ({"name": "orm", "targets": "final"}, "none of its 2 solutions with code is failing"),
+        ({"name": "labels", "correction": "labels"}, "role 'meta': none of its 1 .* is passing"),
+        ({"name": "crossfit", "targets": "crossfit"}, "there is one problem"),
+    ],
+)
+def test_what_is_left_after_the_programs_that_do_not_fit_is_checked_again(
+    base: str, arm: dict[str, str], message: str
+) -> None:
+    config = TrainingConfig.model_validate(
+        {"model": {"base": base, "max_tokens": 256}, "arms": [arm]}
+    )
+    many = ("double",) * 60
+    wrong = ("square", *many[1:])
+    short = [
+        make_example(("double", "double"), ("double", last), index=index)
+        for index, last in enumerate(("double", "double", "square"))
+    ]
+    kept = short[:2] if arm["name"] == "orm" else short
+    train = (*kept, make_example(many, wrong), make_example(many, many))
+    meta = (
+        make_example(("halve",), ("square",), role=Role.META),
+        make_example(many, many, role=Role.META),
+    )
+    encoder = Encoder(build_tokenizer(config.model))
+    with pytest.raises(TrainingDataError, match=f"{message}.*programs did not fit into 256 tokens"):
+        prepare(TrainingExamples(train, meta), encoder, config)
 
 
 def test_the_learning_rate_rises_then_falls_to_zero() -> None:

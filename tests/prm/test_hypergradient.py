@@ -167,14 +167,14 @@ def test_a_bad_first_guess_of_the_distance_is_mended(distance: float | None) -> 
         return matrix @ weights + 0.1 * (matrix @ weights).sin()
 
     exact = jvp(logits_at, (phi,), (v,))[1]
-    found = hyper.forward_difference(
+    found = hyper.central_difference(
         logits_at(phi), logits_at, phi, v, distance=distance, wanted_rms=0.02, ranks=Ranks()
     )
     assert_close(found.values, exact, DIFFERENCE_TOLERANCE)
 
 
 def test_without_a_meta_gradient_nothing_moves() -> None:
-    found = hyper.forward_difference(
+    found = hyper.central_difference(
         torch.ones(3),
         lambda weights: pytest.fail("no pass is needed"),
         torch.ones(2),

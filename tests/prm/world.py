@@ -79,7 +79,7 @@ def make_example(
     solution_id = content_hash(problem, code, index)
     return Example(
         solution_id=solution_id,
-        problem_id=content_hash(problem),
+        problem_id=content_hash(problem, *([] if role is Role.TRAIN else [role])),
         role=role,
         difficulty=str(len(operations)),
         problem=problem,
@@ -112,7 +112,8 @@ def fit_of(
     """A training on examples, ready to run."""
     scorer, flat = parallelize(config, ranks, torch.device("cpu"))
     encoder = Encoder(build_tokenizer(config.model))
-    data = prepare(TrainingExamples(tuple(train), tuple(meta)), encoder)
+    of_arm = config.model_copy(update={"arms": (arm,)})
+    data = prepare(TrainingExamples(tuple(train), tuple(meta)), encoder, of_arm)
     labels = [initial_labels(example, arm.targets) for example in data.examples]
     return Fit(config, arm, data, labels, scorer, flat, ranks, "fingerprint")
 
