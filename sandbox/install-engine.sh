@@ -80,7 +80,7 @@ if ! answers; then
     if [ "$(id -u)" -ne 0 ] || ! command -v apt-get >/dev/null; then
         notice "no engine answers; as root on Debian/Ubuntu, run \`make sandbox\` once. Elsewhere," \
             "install Docker and let this user reach its socket"
-        exit 0
+        give_up
     fi
     mkdir -p runs
     : >"$log"

@@ -4,6 +4,8 @@ for every actor that the command starts."""
 import copy
 import re
 import shlex
+import socket
+import subprocess
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -132,6 +134,31 @@ def test_only_judges_are_placed_beside_the_privileged_engine_and_no_key() -> Non
     assert sandbox["template"]["spec"]["automountServiceAccountToken"] is False
     others = [HEAD, *(group for name, group in WORKERS.items() if name != "sandbox")]
     assert all("securityContext" not in each for group in others for each in containers(group))
+
+
+@pytest.mark.parametrize("image_is_made", [True, False])
+def test_a_sandbox_pod_joins_only_with_an_image(tmp_path: Path, image_is_made: bool) -> None:
+    """KubeRay runs `<args> && ulimit -n 65536; ray start ...` in bash (BuildPod in its pod.go)."""
+    judges, _ = containers(WORKERS["sandbox"])
+    (args,) = judges["args"]
+    with socket.socket(socket.AF_UNIX) as engine:
+        engine.bind(str(tmp_path / "docker.sock"))
+        stubs = f"python() {{ {str(image_is_made).lower()}; }}; ray() {{ echo joined; }}; "
+        line = args.replace("/run/engine", str(tmp_path)) + " && ulimit -n 1024; ray start"
+        done = subprocess.run(
+            ["bash", "-c", stubs + line], capture_output=True, text=True, timeout=60, check=False
+        )
+    assert (done.stdout == "joined\n") is image_is_made, done.stderr
+
+
+def test_there_are_parts_enough_for_every_slot(config: PipelineConfig) -> None:
+    """A part is judged in one slot, and Ray Data grows a pool of actors that take `n` parts at once
+    to 1/(1.75 n) of the parts there are."""
+    problems = 601  # of LiveCodeBench, before 2024-08
+    parts = problems / config.sampling.problems_per_part
+    assert parts >= 1.75 * config.sandbox.slots
+    pool = config.rollouts.pool
+    assert parts >= 1.75 * pool.max_size * pool.parts_in_flight
 
 
 def test_the_key_comes_from_a_secret_and_reaches_those_who_call_the_api() -> None:
