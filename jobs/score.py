@@ -51,11 +51,13 @@ EXPECTED = (
 
 @dataclass(frozen=True, slots=True)
 class Pool:
-    """Ray actors that score; none: this process does."""
+    """Ray actors that score; none: this process does, on `device` (None: the GPU where there is
+    one). An actor is on the GPUs that it asked for, or on the CPU: it may see others' GPUs."""
 
     actors: int
     cpus: float
     gpus: float
+    device: str | None = None
 
 
 def score(
@@ -89,8 +91,8 @@ def score(
 class _PartScorer:
     """One model, in this process or in an actor."""
 
-    def __init__(self, model: str) -> None:
-        self._scorer = Scorer(model)
+    def __init__(self, model: str, device: str | None) -> None:
+        self._scorer = Scorer(model, device=device)
 
     def score(self, index: int, rows: Sequence[Example]) -> tuple[int, list[ScoredSolution]]:
         return index, self._scorer.score(rows)
@@ -103,7 +105,7 @@ def _scored(
     if not parts:
         return
     if not pool.actors:
-        scorer = _PartScorer(model)
+        scorer = _PartScorer(model, pool.device)
         yield from (scorer.score(index, rows) for index, rows in parts.items())
         return
     # Imported here: scoring in this process needs no Ray.
@@ -119,7 +121,8 @@ def _scored(
             max_restarts=WORKER_RESTARTS,
             max_task_retries=WORKER_RESTARTS,
         )(_PartScorer)
-        actors = [remote.remote(model) for _ in range(min(pool.actors, len(parts)))]
+        device = "cuda" if pool.gpus else "cpu"
+        actors = [remote.remote(model, device) for _ in range(min(pool.actors, len(parts)))]
         found: Any = ActorPool(actors).map_unordered(
             lambda actor, part: actor.score.remote(*part), list(parts.items())
         )
@@ -192,6 +195,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--actors", type=int, default=0, help="Ray actors; 0: this process [0]")
     parser.add_argument("--cpus", type=float, default=1.0, help="CPUs of one actor [1]")
     parser.add_argument("--gpus", type=float, default=0.0, help="GPUs of one actor [0]")
+    parser.add_argument(
+        "--device", help="of this process: cpu, cuda, cuda:1 [a GPU if there is one]"
+    )
     add_problem_options(parser)
     chosen = parser.parse_args(arguments)
     if bool(chosen.examples) == bool(chosen.problems and chosen.programs):
@@ -205,7 +211,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         terminal.stage("Reading candidates")
         candidates = read_candidates(chosen)
         terminal.stage("Scoring")
-        pool = Pool(chosen.actors, chosen.cpus, chosen.gpus)
+        pool = Pool(chosen.actors, chosen.cpus, chosen.gpus, chosen.device)
         return score(os.path.abspath(chosen.model), candidates, out, pool, terminal)
 
     def show(console: Console, store: StageStore[ScoredSolution]) -> None:

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import ray
 from ray import tune
 
 from pipeline.config import ArmConfig, PipelineConfig
@@ -17,7 +18,7 @@ from pipeline.part_file import read_table
 from pipeline.prm.data import TrainingDataError
 from pipeline.prm.scoring import Scorer
 from pipeline.prm.trainer import train_prms
-from pipeline.records import Example, Role, content_hash
+from pipeline.records import Example, Role, ScoredSolution, content_hash
 from pipeline.schemas import EXAMPLE
 
 
@@ -49,7 +50,13 @@ def _trial(point: Mapping[str, Any], sweep: Sweep) -> None:
     training = setting.applied(sweep.config, sweep.arm, seed).training
     trained = train_prms(training, sweep.examples, {sweep.arm.name: str(directory)}, lambda _: None)
     rows = candidates(sweep.validation)
-    scored = Scorer(trained[sweep.arm.name].model).score(rows)
+    model = trained[sweep.arm.name].model
+    # The trial itself holds no GPU, and would score beside others' training on one that it sees.
+    scored = (
+        ray.get(_on_gpu.remote(model, rows))
+        if training.use_gpu
+        else Scorer(model, device="cpu").score(rows)
+    )
     choice = choose_aggregator(
         [Candidate.from_example(row) for row in rows],
         {row.solution_id: row.step_scores for row in scored},
@@ -57,6 +64,11 @@ def _trial(point: Mapping[str, Any], sweep: Sweep) -> None:
     accuracy = {name.value: value for name, value in choice.validation_accuracy.items()}
     write_atomically(str(directory / "result.json"), json.dumps(accuracy).encode())
     tune.report(accuracy)
+
+
+@ray.remote(num_gpus=1)
+def _on_gpu(model: str, rows: Sequence[Example]) -> list[ScoredSolution]:
+    return Scorer(model, device="cuda").score(rows)
 
 
 class _Watch(tune.Callback):

@@ -101,7 +101,9 @@ def copy(source: str, target: str) -> None:
         raise StoreError(f"{target}: cannot be copied from {source}: {error}") from error
 
 
-def write_atomically(path: str, data: bytes | bytearray, *, durable: bool = True) -> None:
+def write_atomically(
+    path: str, data: bytes | bytearray | memoryview, *, durable: bool = True
+) -> None:
     """Make `path` hold `data`, or leave it as it was; `durable`: it survives a crash of the machine
     from then on.
 
@@ -180,7 +182,7 @@ def _list_remote(directory: str) -> dict[str, FileState]:
     }
 
 
-def _write_local(path: str, data: bytes | bytearray, *, durable: bool) -> None:
+def _write_local(path: str, data: bytes | bytearray | memoryview, *, durable: bool) -> None:
     directory = os.path.dirname(path)
     os.makedirs(directory, exist_ok=True)
     handle, temporary = tempfile.mkstemp(dir=directory, prefix=".", suffix=_PARTIAL)

@@ -109,6 +109,7 @@ class ArmTraining:
         checkpoint = load_state(storage, fingerprint)
         if checkpoint:
             fit.restore(checkpoint)
+        del checkpoint  # as large as weights and moments together
         for report in fit.run(
             lambda state: save_state(storage, state) if self.ranks.rank == 0 else None
         ):

@@ -51,7 +51,8 @@ def save_state(storage: str, state: ArmState) -> None:
         },
         buffer,
     )
-    write_atomically(f"{storage}/checkpoint.pt", buffer.getvalue())
+    # Not getvalue(), which copies: with the optimizer's moments this is the largest thing there is.
+    write_atomically(f"{storage}/checkpoint.pt", buffer.getbuffer())
 
 
 def load_state(storage: str, fingerprint: str) -> ArmState | None:

@@ -3,8 +3,9 @@
 model/      `AutoModelForTokenClassification.from_pretrained`; adapters merged into the base, in
             the base's own dtype: in bfloat16 the scores differ from training's by its rounding,
             in float32 they are the same
-adapter/    adapters and head alone, in float32, for `peft.AutoPeftModelForTokenClassification`
-            (with `num_labels=1`): only where LoRA was trained
+adapter/    adapters and head alone, in float32, for the same call or
+            `peft.AutoPeftModelForTokenClassification`, either with `num_labels=1`: only where LoRA
+            was trained
 """
 
 from collections.abc import Mapping

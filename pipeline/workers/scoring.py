@@ -18,6 +18,8 @@ class ScoreParts(PartWorker):
 
     def __init__(self, plan: Plan) -> None:
         super().__init__(plan)
+        # Told, because an actor without GPUs may see those of others.
+        self.device = "cuda" if plan.config.training.use_gpu else "cpu"
         self.arms = {arm.name: arm for arm in plan.config.training.arms}
         self.loaded: tuple[str, Scorer] | None = None
 
@@ -31,5 +33,5 @@ class ScoreParts(PartWorker):
 
         if self.loaded is None or self.loaded[0] != arm.name:
             self.loaded = None  # before the next is loaded: two may not fit
-            self.loaded = (arm.name, Scorer(self.plan.prm_model(arm)))
+            self.loaded = (arm.name, Scorer(self.plan.prm_model(arm), device=self.device))
         return self.loaded[1].score(piece.read(self.plan.examples))

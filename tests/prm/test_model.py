@@ -3,7 +3,12 @@ from pathlib import Path
 import pytest
 import torch
 from peft import AutoPeftModelForTokenClassification
-from transformers import AutoModelForTokenClassification
+from transformers import (
+    AutoModelForTokenClassification,
+    AutoTokenizer,
+    Starcoder2Config,
+    Starcoder2ForCausalLM,
+)
 
 from pipeline.config import LoRA, ModelConfig
 from pipeline.prm.encoding import EncodedSolution, Encoder, collate
@@ -64,11 +69,10 @@ def test_an_exported_model_gives_the_same_scores_through_transformers_peft_and_s
 
     assert (tmp_path / "adapter").exists() is (lora is not None)
     if lora:
-        adapter = AutoPeftModelForTokenClassification.from_pretrained(
-            tmp_path / "adapter", num_labels=1
-        )
-        by_peft = scores_by_transformers(adapter, encoded)
-        torch.testing.assert_close(by_peft, trained, atol=1e-5, rtol=0)
+        for loader in (AutoPeftModelForTokenClassification, AutoModelForTokenClassification):
+            adapter = loader.from_pretrained(tmp_path / "adapter", num_labels=1)
+            by_loader = scores_by_transformers(adapter, encoded)
+            torch.testing.assert_close(by_loader, trained, atol=1e-5, rtol=0)
 
     scored = Scorer(str(tmp_path / "model"), device="cpu", tokens_per_batch=200).score(examples)
     assert [s.solution_id for s in scored] == [e.solution_id for e in examples]
@@ -94,6 +98,23 @@ def test_lora_trains_adapters_and_head_in_float32_on_a_frozen_bfloat16_base(base
 
 def test_two_forward_passes_in_training_mode_agree_exactly(base: str) -> None:
     scorer, encoder = built(base, LoRA(rank=4))
+    outcome = encoder.encode(make_examples(1)).outcomes[0]
+    assert isinstance(outcome, EncodedSolution)
+    assert scorer.training
+    assert torch.equal(scorer(collate([outcome])), scorer(collate([outcome])))
+
+
+def test_dropout_is_off_whatever_an_architecture_calls_it(base: str, tmp_path: Path) -> None:
+    """Starcoder2's rates are numbers in its layers, not modules."""
+    tokenizer = AutoTokenizer.from_pretrained(base)
+    config = Starcoder2Config(
+        vocab_size=len(tokenizer), hidden_size=32, intermediate_size=64, num_hidden_layers=2,
+        num_attention_heads=4, num_key_value_heads=2, max_position_embeddings=256,
+        residual_dropout=0.5, embedding_dropout=0.5, attention_dropout=0.5,
+    )  # fmt: skip
+    Starcoder2ForCausalLM(config).save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    scorer, encoder = built(str(tmp_path), None)
     outcome = encoder.encode(make_examples(1)).outcomes[0]
     assert isinstance(outcome, EncodedSolution)
     assert scorer.training
