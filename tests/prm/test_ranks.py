@@ -22,8 +22,8 @@ from tests.prm.world import fit_of, half_right, make_examples
 
 WORLD = 2
 WEIGHTS = 1e-5  # absolute
-LABELS = 5e-3
-"""Absolute; a label moves by 0.15 at a time, along a forward difference whose rounding is another
+LABELS = 3e-3
+"""Absolute; a label moves by 0.15 at a time, along a central difference whose rounding is another
 one for another order of sums."""
 HYPERGRADIENT = 2e-2  # relative to the largest, as on one rank
 RATE = 1e-3  # of labels, in the comparison with autograd
