@@ -2,9 +2,13 @@
 
 import dataclasses
 import json
+import threading
+import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
+import psutil
 import pytest
 import ray
 import torch
@@ -117,9 +121,43 @@ def test_finished_arms_are_looked_up_and_no_worker_is_started(by_two: Trained) -
 def test_two_workers_give_the_weights_and_labels_of_one(
     by_two: Trained, base: str, tmp_path: Path
 ) -> None:
-    by_one = train(base, tmp_path, workers=1)
-    for arm in by_one.results:
-        one, two = (t.results[arm] for t in (by_one, by_two))
+    assert_same(train(base, tmp_path, workers=1).results, by_two.results)
+
+
+@pytest.mark.slow
+def test_a_killed_worker_is_replaced_and_goes_on_from_the_last_checkpoint(
+    by_two: Trained, base: str, tmp_path: Path
+) -> None:
+    config = config_of(base, checkpoint_every=1)
+    examples, storage = shard(tmp_path, TRAIN + META), storage_in(tmp_path, config)
+    told: list[TrainingProgress] = []
+    killed: list[int] = []
+
+    def kill_the_worker() -> None:
+        while not Path(storage["prm_corrected"], "checkpoint.pt").exists():
+            time.sleep(0.005)
+        for process in psutil.Process().children(recursive=True):
+            with suppress(psutil.Error):  # it has ended
+                if process.cmdline()[0].startswith("ray::RayTrainWorker"):
+                    process.kill()
+                    killed.append(process.pid)
+
+    killer = threading.Thread(target=kill_the_worker, daemon=True)
+    killer.start()
+    results = train_prms(config, examples, storage, told.append)
+    assert len(killed) == 1
+    assert_same(results, by_two.results)
+    # Nothing that a checkpoint holds is done again, and an arm that was done not at all.
+    steps = {arm: [now.step for now in told if now.arm == arm] for arm in storage}
+    assert len(steps["orm"]) == len(set(steps["orm"]))
+    assert steps["prm_corrected"] == sorted(steps["prm_corrected"])
+
+
+def assert_same(found: dict[str, TrainedPRM], wanted: dict[str, TrainedPRM]) -> None:
+    """The same weights and labels, but for the order in which numbers were added."""
+    assert found.keys() == wanted.keys()
+    for arm in found:
+        one, two = found[arm], wanted[arm]
         weights, others = (
             AutoModelForTokenClassification.from_pretrained(r.model).state_dict()
             for r in (one, two)
@@ -175,6 +213,23 @@ def test_data_that_cannot_train_an_arm_is_refused_before_any_worker_starts(
     paths = shard(tmp_path, examples)
     with pytest.raises(TrainingDataError, match=message):
         read_examples(paths, config_of(base))
+
+
+@pytest.mark.parametrize(
+    ("examples", "message"),
+    [
+        ([*TRAIN, TRAIN[3], *META], f"solution {TRAIN[3].solution_id} comes 2 times"),
+        (
+            [*TRAIN, *META, dataclasses.replace(TRAIN[3], solution_id="x", role=Role.META)],
+            f"problem {TRAIN[3].problem_id} is in the roles",
+        ),
+    ],
+)
+def test_examples_that_come_twice_are_refused(
+    base: str, tmp_path: Path, examples: list[Example], message: str
+) -> None:
+    with pytest.raises(TrainingDataError, match=message):
+        read_examples(shard(tmp_path, examples), config_of(base))
 
 
 def test_meta_programs_of_the_same_problems_need_no_meta_problems(
