@@ -15,7 +15,7 @@ from pipeline.prm.encoding import Encoder
 from pipeline.prm.fitting import Fit
 from pipeline.prm.label_table import initial_labels
 from pipeline.prm.model import build_tokenizer
-from pipeline.prm.parallel import Ranks
+from pipeline.prm.parallel import CPU, Ranks
 from pipeline.prm.parallelize import parallelize
 from pipeline.prm.training_set import prepare
 from pipeline.records import Example, Role, content_hash
@@ -107,10 +107,15 @@ def make_examples(count: int, *, seed: int = 0, role: Role = Role.TRAIN) -> list
 
 
 def fit_of(
-    config: TrainingConfig, arm: ArmConfig, train: list[Example], meta: list[Example], ranks: Ranks
+    config: TrainingConfig,
+    arm: ArmConfig,
+    train: list[Example],
+    meta: list[Example],
+    ranks: Ranks,
+    device: torch.device = CPU,
 ) -> Fit:
     """A training on examples, ready to run."""
-    scorer, flat = parallelize(config, ranks, torch.device("cpu"))
+    scorer, flat = parallelize(config, ranks, device)
     encoder = Encoder(build_tokenizer(config.model))
     of_arm = config.model_copy(update={"arms": (arm,)})
     data = prepare(TrainingExamples(tuple(train), tuple(meta)), encoder, of_arm)
