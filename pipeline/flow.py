@@ -300,8 +300,12 @@ def _drain(rounds: Rounds, dataset: Dataset | None) -> None:
     be made."""
     if dataset is None:
         return
+    failed: list[Row] = []
     try:
-        failed = [row for row in dataset.iter_rows() if row["error"]]
+        for row in dataset.iter_rows():
+            rounds.check_locks()
+            if row["error"]:
+                failed.append(row)
     except ray.exceptions.RayError as error:
         rounds.died(error, _root_cause(error))
         return

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
-from pipeline.lock import stage_lock
+from pipeline.lock import StageLock, stage_lock
 from pipeline.progress import Observer, watched
 from pipeline.quarantine import deaths
 from pipeline.store import StageStore
@@ -38,6 +38,7 @@ class Rounds:
             (Survey(stage), parts) for stage, parts in work
         ]
         self.retry = retry
+        self.locks: list[StageLock] = []
         self._observer = observer
         self._retried: list[set[int]] = [set() for _ in work]
         self._told: set[str] = set()
@@ -60,6 +61,11 @@ class Rounds:
     def anything(self) -> bool:
         """Whether there is anything to do."""
         return any(self._next)
+
+    def check_locks(self) -> None:
+        """Raises StageLocked if another driver took a stage over."""
+        for lock in self.locks:
+            lock.check()
 
     def died(self, error: Exception, why: str) -> None:
         """The actors of this round died for good; there is another round if this got somewhere."""
@@ -111,7 +117,7 @@ def working_on(work: Work, observer: Observer, retry: bool) -> Iterator[Rounds]:
     with ExitStack() as stack:
         if rounds.anything:  # a part made again takes those of the later stages along
             for survey, _ in rounds.surveys:
-                stack.enter_context(stage_lock(survey.stage.directory))
+                rounds.locks.append(stack.enter_context(stage_lock(survey.stage.directory)))
         try:
             with watched(observer, rounds.surveys):
                 yield rounds

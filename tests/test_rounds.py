@@ -1,10 +1,13 @@
 """A stage goes on in new rounds for as long as each gets somewhere."""
 
+import json
+import time
 from pathlib import Path
 
 import pytest
 
 from pipeline import schemas
+from pipeline.lock import StageLocked
 from pipeline.part_file import Quarantined, QuarantineReason
 from pipeline.quarantine import Slice, Tries
 from pipeline.records import Problem
@@ -99,3 +102,20 @@ def test_the_quarantined_are_named_when_the_work_is_done(stage: StageStore[Probl
     with working_on([(stage, PARTS)], told, retry=False):
         pass
     assert [note for note in told.notes if "problem q" in note]
+
+
+def work_on(stage: StageStore[Problem]) -> None:
+    """Work until another driver has the stage."""
+    now = time.time()
+    other = {"host": "elsewhere", "pid": 7, "token": "another", "since": now, "renewed": now}
+    with working_on([(stage, PARTS)], Told(), False) as rounds:
+        Path(stage.directory, "lock.json").write_text(json.dumps(other))
+        while time.time() < now + 20:
+            rounds.check_locks()
+            time.sleep(0.05)
+        pytest.fail("nobody told it")
+
+
+def test_a_stage_that_another_driver_took_over_is_left_to_it(stage: StageStore[Problem]) -> None:
+    with pytest.raises(StageLocked, match="taken over by another driver"):
+        work_on(stage)
