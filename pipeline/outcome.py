@@ -88,25 +88,17 @@ def run_facts(plan: Plan, roles: dict[int, Role]) -> RunFacts:
             verdicts[row.verdict.isolation] += 1
             infra += row.verdict.status is Status.INFRA
             no_program += row.verdict.tests_run == 0 and row.verdict.status is Status.CE
-    rollouts = [
-        rollout
-        for part, role in roles.items()
-        if role in plan.config.rollouts.roles
-        for wave in plan.waves
-        for rollout in wave.rollouts.read(part)
-    ]
-    counts["rollouts"] = len(rollouts)
-    counts["rollouts that count (trials)"] = sum(
-        rollout.status not in (None, Status.INFRA) for rollout in rollouts
-    )
-    counts["rollouts that passed"] = sum(rollout.status is Status.AC for rollout in rollouts)
-    counts["rollouts rejected"] = sum(rollout.status is None for rollout in rollouts)
+    rollouts = _rollouts(plan, roles)
+    rejected = rollouts.pop("none", 0)
+    executed = rollouts.total()
+    counts["rollouts"] = executed + rejected
+    counts["rollouts that count (trials)"] = executed - rollouts[Status.INFRA]
+    counts["rollouts that passed"] = rollouts[Status.AC]
+    counts["rollouts rejected"] = rejected
     counts["answers without a program"] = no_program
-    counts["infrastructure failures"] = infra + sum(
-        rollout.status is Status.INFRA for rollout in rollouts
-    )
+    counts["infrastructure failures"] = infra + rollouts[Status.INFRA]
     isolation = Isolation.DOCKER if plan.config.sandbox.isolation == "docker" else Isolation.NONE
-    verdicts[isolation] += sum(rollout.status is not None for rollout in rollouts)
+    verdicts[isolation] += executed
     quarantined = _quarantined(plan, roles)
     counts["quarantined problems"] = len(quarantined)
     return RunFacts(
@@ -118,6 +110,17 @@ def run_facts(plan: Plan, roles: dict[int, Role]) -> RunFacts:
         quarantined=quarantined,
         benchmark=plan.config.problems.kind,
     )
+
+
+def _rollouts(plan: Plan, roles: dict[int, Role]) -> Counter[str]:
+    """The rollouts by status, "none" without one: from the parts' footers, because the rows, with
+    all their text, need not fit into the memory of one machine."""
+    counts = Counter[str]()
+    for part, role in roles.items():
+        if role in plan.config.rollouts.roles:
+            for wave in plan.waves:
+                counts.update(wave.rollouts.footer(part).tally.counts)
+    return counts
 
 
 def _quarantined(plan: Plan, roles: dict[int, Role]) -> dict[str, str]:

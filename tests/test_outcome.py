@@ -5,9 +5,12 @@ import datetime
 import json
 from pathlib import Path
 
+import pytest
+
 from pipeline.config import PipelineConfig, ScaleModelProblems, VLLMPolicy
 from pipeline.outcome import run_facts, stopped_corrections
-from pipeline.plan import make_plan
+from pipeline.part_file import DamagedPart
+from pipeline.plan import Plan, make_plan
 from pipeline.prm.results import Outcome
 from pipeline.records import FinishReason, ProgramVerdict, Role, Rollout, Solution
 from sandbox.protocol import Comparator, Isolation, Status, Verdict
@@ -16,7 +19,12 @@ from tests.scripted import VERSION, problem
 CODE = "def main(): pass\nmain()\n"
 
 
-def test_every_rollout_is_rejected_failed_by_the_sandbox_or_a_trial(tmp_path: Path) -> None:
+STATUSES = [Status.AC, Status.AC, Status.WA, Status.TLE, Status.INFRA, None]
+
+
+@pytest.fixture
+def rolled_out(tmp_path: Path) -> Plan:
+    """One training problem with a solution and six rollouts."""
     plan = make_plan(
         PipelineConfig(
             problems=ScaleModelProblems(),
@@ -30,12 +38,15 @@ def test_every_rollout_is_rejected_failed_by_the_sandbox_or_a_trial(tmp_path: Pa
     )
     verdict = Verdict(Status.AC, 1, 1, 1, None, "", 0.1, 0.1, 9.0, Isolation.DOCKER, Comparator.LCB)
     plan.verdicts.write(0, [ProgramVerdict("s", "p", verdict)])
-    statuses = [Status.AC, Status.AC, Status.WA, Status.TLE, Status.INFRA, None]
     plan.rollouts.write(
         0,
-        [Rollout("t", i, "", "", FinishReason.STOP, 0, of) for i, of in enumerate(statuses)],
+        [Rollout("t", i, "", "", FinishReason.STOP, 0, of) for i, of in enumerate(STATUSES)],
     )
-    facts = run_facts(plan, {0: Role.TRAIN})
+    return plan
+
+
+def test_every_rollout_is_rejected_failed_by_the_sandbox_or_a_trial(rolled_out: Plan) -> None:
+    facts = run_facts(rolled_out, {0: Role.TRAIN})
     assert {name: count for name, count in facts.counts.items() if "rollout" in name} == {
         "rollouts": 6,
         "rollouts that count (trials)": 4,
@@ -44,6 +55,18 @@ def test_every_rollout_is_rejected_failed_by_the_sandbox_or_a_trial(tmp_path: Pa
     }
     assert facts.counts["infrastructure failures"] == 1
     assert facts.verdicts == {Isolation.DOCKER: 1 + 5}
+
+
+def test_rollouts_are_counted_without_reading_them(rolled_out: Plan) -> None:
+    before = run_facts(rolled_out, {0: Role.TRAIN})
+    path = Path(rolled_out.rollouts.path(0))
+    data = bytearray(path.read_bytes())
+    rows_at = len(data) // 4
+    data[rows_at : rows_at + 8] = bytes(8)
+    path.write_bytes(data)
+    with pytest.raises(DamagedPart):
+        rolled_out.rollouts.read(0)
+    assert run_facts(rolled_out, {0: Role.TRAIN}).counts == before.counts
 
 
 def test_an_arm_whose_labels_drifted_is_told_at_the_end_of_a_run(tmp_path: Path) -> None:
