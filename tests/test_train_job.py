@@ -13,6 +13,7 @@ from transformers import AutoModelForTokenClassification
 
 from jobs.train import main
 from pipeline.part_file import read_table
+from pipeline.prm.results import read_pace
 from pipeline.records import LabelEstimate, Role
 from pipeline.schemas import LABEL_ESTIMATE
 from tests.training_files import write_config, write_examples
@@ -59,6 +60,10 @@ def test_a_killed_training_run_again_ends_with_the_model_of_an_undisturbed_one(
     assert told[-1] == str(STEPS)
     history = [json.loads(line) for line in (killed / "history.jsonl").open()]
     assert [row["step"] for row in history] == list(range(STEPS))
+    pace = read_pace(str(killed))
+    assert pace is not None
+    assert (pace.step, pace.total) == (STEPS, STEPS)
+    assert 0 < pace.timed < STEPS  # since it was resumed
     for name, value in weights(whole).items():
         torch.testing.assert_close(weights(killed)[name], value, atol=1e-6, rtol=0)
     assert labels(killed) == labels(whole)

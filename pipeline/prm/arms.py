@@ -1,6 +1,7 @@
 """One arm, from examples to published results, on one of any number of ranks. No Ray here."""
 
 import tempfile
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,7 +9,7 @@ from pathlib import Path
 import torch
 
 from pipeline.config import ArmConfig, Targets, TrainingConfig
-from pipeline.prm.checkpoint import load_state, save_state
+from pipeline.prm.checkpoint import ArmState, load_state, save_state
 from pipeline.prm.crossfit import beliefs, halves, share
 from pipeline.prm.export import export
 from pipeline.prm.fitting import Fit, StepReport
@@ -17,7 +18,7 @@ from pipeline.prm.label_table import initial_labels, label_estimates
 from pipeline.prm.model_card import model_cards
 from pipeline.prm.parallel import Ranks
 from pipeline.prm.parallelize import parallelize
-from pipeline.prm.results import Outcome, write_results
+from pipeline.prm.results import Outcome, Pace, write_pace, write_results
 from pipeline.prm.scoring import score_encoded
 from pipeline.prm.training_set import TrainingSet
 from pipeline.records import content_hash
@@ -110,8 +111,14 @@ class ArmTraining:
         if checkpoint:
             fit.restore(checkpoint)
         del checkpoint  # as large as weights and moments together
-        for report in fit.run(
-            lambda state: save_state(storage, state) if self.ranks.rank == 0 else None
-        ):
+        first, began = fit.step, time.monotonic()
+
+        def save(state: ArmState) -> None:
+            if self.ranks.rank == 0:
+                save_state(storage, state)
+                seconds = time.monotonic() - began
+                write_pace(storage, Pace(state.step, fit.total, state.step - first, seconds))
+
+        for report in fit.run(save):
             self.on_step(arm.name, report)
         return fit

@@ -4,6 +4,7 @@
     <storage>/adapter/          its adapters alone, in peft's form, where it was trained with LoRA
     <storage>/labels.arrow      LabelEstimate rows: labels before and after correction
     <storage>/history.jsonl     one line per optimizer step
+    <storage>/progress.json     how far it was at the last checkpoint, for `jobs.status`
     <storage>/done.json         written last: everything else is there
 
 `<storage>` is a local path or an fsspec URI that all workers reach.
@@ -63,6 +64,31 @@ class Outcome:
     too_long: int
     correction_stopped_at: int | None
     adapter: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """What `progress.json` says: `step` of `total` optimizer steps are done. `timed` of them, those
+    since the training began or was resumed, took `seconds`."""
+
+    step: int
+    total: int
+    timed: int
+    seconds: float
+
+    @property
+    def seconds_left(self) -> float | None:
+        return (self.total - self.step) * self.seconds / self.timed if self.timed else None
+
+
+def write_pace(storage: str, pace: Pace) -> None:
+    write_atomically(f"{storage}/progress.json", json.dumps(asdict(pace)).encode(), durable=False)
+
+
+def read_pace(storage: str) -> Pace | None:
+    """How far a training is; None where it has left no checkpoint yet."""
+    data = read_bytes(f"{storage}/progress.json")
+    return None if data is None else Pace(**json.loads(data))
 
 
 def read_outcome(storage: str) -> Outcome | None:
