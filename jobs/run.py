@@ -3,6 +3,7 @@
 python -m jobs.run --config FILE [--stages sample,label] [--key value ...]
 """
 
+import dataclasses
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -13,13 +14,14 @@ import yaml
 from rich.console import Console
 
 from jobs.command import carry_out, config_parser
+from jobs.run_status import StatusError, read_manifest
 from jobs.submitted import refuse_vanishing
 from pipeline import flow, groundwork, outcome
 from pipeline.config import PipelineConfig
 from pipeline.evaluation.evaluate import EvaluationError
 from pipeline.evaluation.results import Selection
 from pipeline.files import StoreError, is_local, write_atomically
-from pipeline.lock import StageLocked
+from pipeline.lock import StageLocked, stage_lock
 from pipeline.metrics import metered
 from pipeline.plan import InputMissing, Plan, make_plan
 from pipeline.prm.data import TrainingDataError
@@ -56,15 +58,19 @@ def run(
     retry_quarantined: bool = False,
 ) -> Selection | None:
     """The story: from problems to a chosen program. Gives the selection where it was evaluated."""
-    with metered(config, observer) as observed:
-        return _tell(config, stages, observed, retry=retry_quarantined)
+    plan = make_plan(config)
+    # The name is held as well as the stages: a second run of it may have other ones, and would say
+    # in the manifest that the first has them too.
+    named = f"{plan.config.root.rstrip('/')}/runs/{config.name}"
+    with stage_lock(named), metered(config, observer) as observed:
+        return _tell(plan, stages, observed, retry=retry_quarantined)
 
 
 def _tell(
-    config: PipelineConfig, stages: Sequence[str], observer: Observer, *, retry: bool
+    plan: Plan, stages: Sequence[str], observer: Observer, *, retry: bool
 ) -> Selection | None:
-    plan = make_plan(config)
-    write_manifest(plan)
+    config = plan.config
+    write_manifest(plan, stages)
 
     observer.stage("Problems")
     roles = groundwork.lay_problems(plan, observer)
@@ -85,7 +91,7 @@ def _tell(
 
         if {"train", "evaluate"} & set(stages):
             plan = plan.with_examples(roles)
-            write_manifest(plan)
+            write_manifest(plan, stages)
 
         if "train" in stages:
             observer.stage("Training reward models")
@@ -105,9 +111,11 @@ def _tell(
     return selection
 
 
-def write_manifest(plan: Plan) -> None:
-    """What this run is made of: resolved config, versions, and every stage's fingerprint."""
+def write_manifest(plan: Plan, chosen: Sequence[str]) -> None:
+    """What this run is made of: resolved config, versions, every stage's fingerprint, and which of
+    them it was asked to make."""
     config = plan.config
+    plan = dataclasses.replace(plan, trained_on=plan.trained_on or _trained_on_before(plan))
     stages: list[StageStore[Any]] = [
         plan.problems,
         plan.solutions,
@@ -120,6 +128,8 @@ def write_manifest(plan: Plan) -> None:
         "format": STORE_FORMAT,
         "git_commit": _git_commit(),
         "versions": outcome.versions(),
+        "chosen_stages": list(chosen),
+        "trained_on": plan.trained_on,
         "stages": {
             "policy": plan.policy_directory if config.scale_model else None,
             **{stage.name: stage.directory for stage in stages},  # in the order of the story
@@ -138,6 +148,17 @@ def write_manifest(plan: Plan) -> None:
     text = yaml.safe_dump(manifest, sort_keys=False, allow_unicode=True).encode()
     write_atomically(f"{config.root.rstrip('/')}/runs/{config.name}.yaml", text)
     write_atomically(f"{config.output}/{config.name}/config.yaml", dump_config(config).encode())
+
+
+def _trained_on_before(plan: Plan) -> str:
+    """What the PRMs of this name's last run were trained on, if its examples are those of `plan`:
+    a run of the first stages alone does not forget the last ones."""
+    try:
+        before = read_manifest(plan.config.root, plan.config.name)
+    except StatusError:
+        return ""
+    examples = str(before["stages"].get("examples")).rpartition("/")[2]
+    return before.get("trained_on", "") if examples == plan.examples.fingerprint else ""
 
 
 def _git_commit() -> str | None:

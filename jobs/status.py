@@ -56,6 +56,10 @@ def _columns(status: RunStatus) -> dict[str, list[str]]:
     stages = status.stages
     return {
         "parts": [f"{stage.done:,}/{stage.total:,}" for stage in stages],
+        "steps": [
+            f"{stage.steps:,}/{stage.total_steps:,}" if stage.total_steps else ""
+            for stage in stages
+        ],
         "rows": [f"{stage.rows:,}" if stage.rows else "" for stage in stages],
         "rows/s": [f"{stage.rows_per_s:,.1f}" if stage.rows_per_s else "" for stage in stages],
         "left": [_clock(stage.seconds_left) if stage.seconds_left else "" for stage in stages],
@@ -115,7 +119,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(error, file=sys.stderr)
         return 1
     if chosen.json:
-        print(json.dumps(dataclasses.asdict(status), indent=2))
+        print(json.dumps(dataclasses.asdict(status) | {"complete": status.complete}, indent=2))
     else:
         console.print(table_of(status))
     return 0
