@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from typing import Any
 
 import pyarrow as pa
 from pyarrow import fs
@@ -27,10 +28,14 @@ class StoreError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class FileState:
-    """What a listing tells of a file; that it is the same as before means the content is."""
+    """What a listing tells of a file."""
 
     size: int  # bytes
-    modified_ns: int
+    modified_ns: int  # 0: the client of the store does not tell
+
+    def is_still(self, before: "FileState | None") -> bool:
+        """Whether the content is sure to be what it was when the file's state was `before`."""
+        return self == before and self.modified_ns != 0
 
 
 def is_local(path: str) -> bool:
@@ -132,10 +137,8 @@ def _filesystem(root: str) -> fs.FileSystem:
     try:
         return fs.FileSystem.from_uri(root)[0]
     except (pa.ArrowInvalid, NotImplementedError):  # not one of pyarrow's own
-        import fsspec
-
         try:
-            return fs.PyFileSystem(fs.FSSpecHandler(fsspec.core.url_to_fs(root)[0]))
+            return fs.PyFileSystem(fs.FSSpecHandler(_fsspec_client(root)))
         except (ImportError, ValueError) as error:  # no client for the protocol, or no such one
             raise StoreError(
                 f"{root}: cannot be opened: {error}. Use a folder, s3://, gs:// or abfss://, or "
@@ -143,6 +146,17 @@ def _filesystem(root: str) -> fs.FileSystem:
             ) from error
     except OSError as error:
         raise StoreError(f"{root}: cannot be reached: {error}") from error
+
+
+def _fsspec_client(root: str) -> Any:
+    """One that lists anew each time: a part that another process wrote must be in the next
+    listing."""
+    import fsspec
+
+    try:
+        return fsspec.core.url_to_fs(root, use_listings_cache=False)[0]
+    except TypeError:  # a client with options of its own alone
+        return fsspec.core.url_to_fs(root)[0]
 
 
 def _located(path: str) -> tuple[fs.FileSystem, str]:

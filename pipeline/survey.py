@@ -3,8 +3,9 @@
 A part is read whole, and held against its checksum, once. What its footer said, with the file's
 size and time, is then kept in `survey.json` beside the parts; as long as the file is the same, that
 stands for it. So a run over a million finished rows costs one listing and one small file per stage,
-and a file that was touched is read again. (Damage that leaves size and time as they were, as a
-failing disk might do, is met when the part is read: every read checks the rows.)
+and a file that was touched is read again, as is every one where the store's client tells no times.
+(Damage that leaves size and time as they were, as a failing disk might do, is met when the part is
+read: every read checks the rows.)
 """
 
 import json
@@ -108,7 +109,7 @@ class Survey:
         there = {
             index: files[index]
             for index in files.keys() & set(indices)
-            if self._damaged.get(index) != files[index]
+            if not files[index].is_still(self._damaged.get(index))
         }
         found = self._look(there, self.stage.footer)  # a damaged one is redone, then it counts
         return {i: footer for i, footer in found.items() if isinstance(footer, Footer)}
@@ -123,7 +124,7 @@ class Survey:
         found: dict[int, Footer | DamagedPart] = {
             index: known.footer
             for index, state in states.items()
-            if (known := self._known.get(index)) is not None and known.state == state
+            if (known := self._known.get(index)) is not None and state.is_still(known.state)
         }
         unknown = [index for index in states if index not in found]
         for index, footer in zip(unknown, self._read_all(unknown, read), strict=True):

@@ -7,17 +7,20 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
+import fsspec
 import pyarrow as pa
 import pytest
+from fsspec.implementations.memory import MemoryFileSystem
 
 from pipeline import survey
-from pipeline.files import STALE_PARTIAL_S, StoreError
+from pipeline.files import STALE_PARTIAL_S, FileState, StoreError, listing, read_bytes
 from pipeline.part_file import DamagedPart, OtherVersion, PartSummary
 from pipeline.records import LabelEstimate, ProgramVerdict, StepLabel
 from pipeline.schemas import LABEL_ESTIMATE, PROGRAM_VERDICT, STEP_LABEL
 from pipeline.store import StageStore, fingerprint
-from pipeline.survey import missing_parts
+from pipeline.survey import Survey, missing_parts
 from sandbox.protocol import Comparator, Isolation, Status, Verdict
 
 ROWS = [StepLabel(f"step-{i:03d}", passed=i % 5, trials=4) for i in range(50)]
@@ -189,6 +192,51 @@ def test_a_store_may_be_any_fsspec_uri() -> None:
     stage.write(0, ROWS)
     assert stage.read(0) == ROWS
     assert stage.done() == [0]
+
+
+def test_a_part_that_was_replaced_is_met_where_the_client_tells_no_times() -> None:
+    stage = StageStore("memory://replaced", "labels", "f00d", STEP_LABEL)
+    stage.write(0, [StepLabel("s1", passed=1, trials=4)])
+    size = listing(stage.directory)["part-00000.arrow"].size
+    missing_parts(stage, [0])  # leaves a survey
+    stage.write(0, [StepLabel("s2", passed=3, trials=4)])
+    assert listing(stage.directory)["part-00000.arrow"] == FileState(size, modified_ns=0)
+    assert Survey(stage).digests([0]) == {0: stage.digest(0)}
+
+
+class Remembering(MemoryFileSystem):
+    """A client that keeps its listings, as those of object stores do."""
+
+    protocol = "remembering"
+
+    def find(self, path: str, *args: Any, **kwargs: Any) -> Any:
+        if path in self.dircache:
+            return self.dircache[path]
+        self.dircache[path] = found = super().find(path, *args, **kwargs)
+        return found
+
+
+class WithOptionsOfItsOwn(MemoryFileSystem):
+    protocol = "strict"
+
+    def __init__(self) -> None:
+        super().__init__()
+
+
+@pytest.mark.parametrize("client", [Remembering, WithOptionsOfItsOwn])
+def test_a_part_that_another_process_wrote_is_in_the_next_listing(
+    client: type[MemoryFileSystem],
+) -> None:
+    fsspec.register_implementation(str(client.protocol), client, clobber=True)
+    stage = StageStore(
+        f"{client.protocol}://{client.protocol}-bucket", "labels", "f00d", STEP_LABEL
+    )
+    stage.write(0, ROWS)
+    assert stage.done() == [0]
+    written = read_bytes(stage.path(0))
+    other = client(skip_instance_cache=True)  # pyright: ignore[reportCallIssue]
+    other.pipe_file(stage.path(1).partition("://")[2], written)
+    assert stage.done() == [0, 1]
 
 
 def test_a_fingerprint_depends_on_every_value_and_not_on_their_order() -> None:
