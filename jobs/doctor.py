@@ -1,6 +1,6 @@
 """What this machine or cluster lacks: one line per thing, with the mend.
 
-    python -m jobs.doctor [--root runs/store] [--address auto]
+    python -m jobs.doctor [--root runs/store] [--output runs] [--address auto]
 
 Exits with 1 when something is missing that the demo needs; what only other runs need (a Docker
 engine, GPUs, keys, a cluster) is named and does not count. A key is never shown.
@@ -8,65 +8,45 @@ engine, GPUs, keys, a cluster) is named and does not count. A key is never shown
 
 import argparse
 import ctypes
+import glob
 import importlib.metadata
 import logging
 import multiprocessing
 import os
-import shutil
 import socket
 import sys
-import tempfile
-import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from datetime import UTC, datetime
-from enum import StrEnum
 from multiprocessing.connection import Connection
-from pathlib import Path
 
 import docker.errors
 import ray
+import ray.exceptions
 
-from pipeline.files import StoreError, is_local, listing
+from jobs.doctor_findings import Finding, State
+from jobs.doctor_store import check_output, check_store
 from sandbox import IMAGE, SandboxUnavailable
 from sandbox.container import connect
 
-DISK_GB = 2.0  # free space that a run of the demo may take, GB
-CLOCK_S = 2.0  # skew to the store's file system that a lock's heartbeat bears, seconds
 CONNECT_S = 5.0  # for a cluster to accept a connection, seconds
 ANSWER_S = 60.0  # for a cluster to say what it offers, seconds; a busy one takes some
 PYTHONS = ((3, 11), (3, 12))
+GPU_DEVICES = "/dev/nvidia[0-9]*"
 KEYS = {
     "OPENAI_API_KEY": "policy `openai`",
     "HF_TOKEN": "gated models on the Hugging Face hub",
 }
 
 
-class State(StrEnum):
-    OK = "ok"
-    ABSENT = "absent"  # not needed by the demo
-    MISSING = "missing"
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """One line of the report; `mend` says what to do where `state` is not ok."""
-
-    name: str
-    state: State
-    detail: str
-    mend: str = ""
-
-    def __str__(self) -> str:
-        mend = f" -> {self.mend}" if self.mend else ""
-        return f"{self.state:8} {self.name:15} {self.detail}{mend}"
+def _anew() -> str:
+    """Installing anew, with the packages that this machine wants."""
+    return "make clean setup EXTRA=gpu" if glob.glob(GPU_DEVICES) else "make clean setup"
 
 
 def check_python() -> Finding:
     version = ".".join(map(str, sys.version_info[:3]))
     if sys.version_info[:2] in PYTHONS:
         return Finding("Python", State.OK, f"{version} at {sys.executable}")
-    return Finding("Python", State.MISSING, f"{version} is not 3.11 or 3.12", "make clean setup")
+    return Finding("Python", State.MISSING, f"{version} is not 3.11 or 3.12", _anew())
 
 
 def check_ray(address: str | None) -> Iterator[Finding]:
@@ -81,7 +61,8 @@ def check_ray(address: str | None) -> Iterator[Finding]:
             "Ray",
             State.MISSING,
             f"{ray.__version__}, no cluster at {address}: {found}",
-            "`ray start --head` or `ray up cluster.yaml`, or leave --address and RAY_ADDRESS out",
+            f"{_token()}`ray start --head` or `ray up cluster.yaml`, or leave --address and "
+            "RAY_ADDRESS out",
         )
         return
     nodes, resources = found
@@ -95,6 +76,13 @@ def check_ray(address: str | None) -> Iterator[Finding]:
             "`ray start --address ... --resources '{\"docker\": 4}'` beside a Docker engine, or an "
             "autoscaler that starts such nodes",
         )
+
+
+def _token() -> str:
+    """A cluster that asks for a token does not let in who comes without one."""
+    if os.environ.get("RAY_AUTH_MODE") == "token":
+        return ""
+    return "RAY_AUTH_MODE=token where the cluster runs with it, as those of cluster.yaml do; else "
 
 
 def _ask(address: str) -> tuple[int, dict[str, float]] | str:
@@ -130,7 +118,7 @@ def _tell(address: str, answer: Connection) -> None:
         ray.init(address=address, logging_level=logging.ERROR, log_to_driver=False)
         nodes = sum(node["Alive"] for node in ray.nodes())
         answer.send((nodes, ray.cluster_resources()))
-    except (OSError, RuntimeError, ValueError) as error:
+    except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
         answer.send(str(error).splitlines()[0])
 
 
@@ -162,7 +150,7 @@ def check_gpus() -> Finding:
     try:
         import torch
     except (ImportError, OSError) as error:  # OSError: a shared library is missing
-        return Finding("torch", State.MISSING, f"{error}", "make clean setup")
+        return Finding("torch", State.MISSING, f"{error}", _anew())
     count = torch.cuda.device_count()
     if count == 0:
         return Finding(
@@ -185,7 +173,7 @@ def check_vllm() -> Finding:
         if device == "cpu":
             ctypes.CDLL("libnuma.so.1")
     except (ImportError, OSError) as error:
-        mend = "apt-get install libnuma1" if "libnuma" in str(error) else "make clean setup"
+        mend = "apt-get install libnuma1" if "libnuma" in str(error) else _anew()
         return Finding("vLLM", State.MISSING, f"{error}", mend)
     versions = importlib.metadata.packages_distributions()["vllm"]
     version = importlib.metadata.version(versions[0])
@@ -200,63 +188,7 @@ def check_keys() -> Iterator[Finding]:
             yield Finding(variable, State.ABSENT, f"only for {purpose}", f"export {variable}=...")
 
 
-def check_store(root: str) -> Iterator[Finding]:
-    """Free space under a local root, and the clock against its file system's: a lock's heartbeat
-    is as good as the agreement of the two."""
-    now = f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC"
-    if not is_local(root):
-        yield _reach(root)
-        yield Finding("Clock", State.OK, now)
-        return
-    path = Path(root).absolute()
-    directory = next(parent for parent in (path, *path.parents) if parent.exists())
-    if not directory.is_dir():
-        yield Finding("Store", State.MISSING, f"{directory} is no folder", "give --root elsewhere")
-        return
-    free = shutil.disk_usage(directory).free / 1e9
-    yield (
-        Finding("Disk", State.OK, f"{free:.1f} GB free for {root}")
-        if free >= DISK_GB
-        else Finding(
-            "Disk",
-            State.MISSING,
-            f"{free:.1f} GB free for {root}, a run of the demo may take {DISK_GB:.0f}",
-            "free some, or give --root elsewhere",
-        )
-    )
-    try:
-        with tempfile.NamedTemporaryFile(dir=directory) as file:
-            skew = Path(file.name).stat().st_mtime - time.time()
-    except OSError as error:
-        yield Finding("Store", State.MISSING, f"{error}", "give --root where you may write")
-        return
-    yield (
-        Finding("Clock", State.OK, f"{now}, agrees with the file system of {root}")
-        if abs(skew) <= CLOCK_S
-        else Finding(
-            "Clock",
-            State.MISSING,
-            f"{now}, {skew:+.1f} s from the file system of {root}",
-            "synchronise the clocks (chrony, systemd-timesyncd)",
-        )
-    )
-
-
-def _reach(root: str) -> Finding:
-    try:
-        listing(root)
-    except (OSError, StoreError) as error:
-        return Finding(
-            "Store",
-            State.MISSING,
-            f"{root}: {str(error).splitlines()[0][:200]}",
-            "credentials and endpoint in the environment (AWS_ACCESS_KEY_ID, AWS_ENDPOINT_URL, "
-            "...), or --root elsewhere",
-        )
-    return Finding("Store", State.OK, f"{root} can be listed")
-
-
-def examine(root: str, address: str | None) -> Iterator[Finding]:
+def examine(root: str, output: str, address: str | None) -> Iterator[Finding]:
     """Every finding, as soon as it is known."""
     yield check_python()
     yield from check_ray(address)
@@ -265,6 +197,7 @@ def examine(root: str, address: str | None) -> Iterator[Finding]:
     yield check_vllm()
     yield from check_keys()
     yield from check_store(root)
+    yield check_output(output)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -279,13 +212,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
         help="where a run would keep its results: its disk and clock (default: %(default)s)",
     )
     parser.add_argument(
+        "--output",
+        default="runs",
+        help="where it would keep its report and log: their disk (default: %(default)s)",
+    )
+    parser.add_argument(
         "--address",
         default=os.environ.get("RAY_ADDRESS"),
         help="a Ray cluster to look at, such as `auto` (default: RAY_ADDRESS, else none)",
     )
     options = parser.parse_args(arguments)
     missing = 0
-    for finding in examine(options.root, options.address):
+    for finding in examine(options.root, options.output, options.address):
         print(finding, flush=True)
         missing += finding.state is State.MISSING
     print(f"{missing} missing for the demo" if missing else "nothing missing for the demo")

@@ -4,15 +4,22 @@ import os
 import socket
 import subprocess
 import sys
+import tempfile
+import time
 import types
 from pathlib import Path
+from typing import Any
 
+import fsspec
 import pytest
+from fsspec.implementations.memory import MemoryFileSystem
 from ray.cluster_utils import Cluster
 
-from jobs.doctor import Finding, State, check_ray, check_store, main
+from jobs.doctor import check_ray, main
+from jobs.doctor_findings import Finding, State
+from jobs.doctor_store import check_store
 
-NEEDS = ("Python", "Ray", "vLLM", "Disk", "Clock")
+NEEDS = ("Python", "Ray", "vLLM", "Disk", "Output disk", "Clock")
 
 
 def _lines(output: str) -> dict[str, list[str]]:
@@ -89,11 +96,19 @@ def test_a_cluster_that_is_not_there_is_missing(address: str) -> None:
 def test_a_cluster_that_accepts_a_connection_and_says_nothing_is_given_up(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.delenv("RAY_AUTH_MODE", raising=False)
     monkeypatch.setattr("jobs.doctor.ANSWER_S", 3.0)
     with socket.create_server(("127.0.0.1", 0)) as mute:
         (finding,) = check_ray(f"127.0.0.1:{mute.getsockname()[1]}")
     assert finding.state is State.MISSING
     assert "no answer within 3 s" in finding.detail
+    assert finding.mend.startswith("RAY_AUTH_MODE=token where the cluster runs with it")
+
+
+def test_who_comes_with_a_token_is_not_told_to(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_AUTH_MODE", "token")
+    (finding,) = check_ray("127.0.0.1:1")
+    assert finding.mend.startswith("`ray start --head`")
 
 
 def test_a_disk_that_is_nearly_full_is_missing_with_what_is_free(
@@ -115,6 +130,75 @@ def test_a_root_below_a_file_or_behind_an_unknown_scheme_is_missing(tmp_path: Pa
         first, *_ = check_store(root)
         assert (first.name, first.state) == ("Store", State.MISSING)
         assert "--root elsewhere" in first.mend
+
+
+class Stamped(MemoryFileSystem):
+    """A store whose clock is an hour ahead."""
+
+    protocol = "stamped"
+
+    def find(self, *args: Any, **kwargs: Any) -> Any:
+        found = super().find(*args, **kwargs)
+        return {name: info | {"mtime": time.time() + 3600} for name, info in found.items()}
+
+
+class ReadOnly(MemoryFileSystem):
+    """A store that this machine may only look at."""
+
+    protocol = "readonly"
+
+    def _open(self, path: str, mode: str = "rb", *args: Any, **kwargs: Any) -> Any:
+        if mode != "rb":
+            raise PermissionError(f"{path}: access denied")
+        return super()._open(path, mode, *args, **kwargs)
+
+
+@pytest.fixture
+def stores() -> None:
+    for client in (Stamped, ReadOnly):
+        fsspec.register_implementation(str(client.protocol), client, clobber=True)
+
+
+def test_a_store_behind_a_uri_is_written_to_and_left_as_it_was(stores: None) -> None:
+    store, clock, temporary = check_store("memory://doctored/store")
+    assert (store.name, store.state) == ("Store", State.OK)
+    assert (clock.name, clock.state) == ("Clock", State.OK)
+    assert "not compared" in clock.detail
+    assert (temporary.name, temporary.state) == ("Temporary disk", State.OK)
+    assert tempfile.gettempdir() in temporary.detail
+    assert MemoryFileSystem().find("/doctored") == []
+
+
+def test_a_store_that_may_only_be_read_is_missing(stores: None) -> None:
+    (store,) = check_store("readonly://bucket/store")
+    assert (store.name, store.state) == ("Store", State.MISSING)
+    assert "access denied" in store.detail
+    assert "write" in store.mend
+
+
+def test_a_clock_that_is_not_that_of_the_store_is_missing(stores: None) -> None:
+    _, clock, _ = check_store("stamped://clocked/store")
+    assert clock.state is State.MISSING
+    assert "+3600" in clock.detail
+
+
+def test_where_a_gpu_is_vllm_is_mended_with_its_build_for_gpus(tmp_path: Path) -> None:
+    (tmp_path / "vllm").mkdir()
+    (tmp_path / "vllm" / "__init__.py").write_text("raise ImportError('not built')")
+    (tmp_path / "nvidia0").touch()
+    code = (
+        "import jobs.doctor as doctor\n"
+        f"doctor.GPU_DEVICES = '{tmp_path}/nvidia[0-9]*'\n"
+        "print(doctor.check_vllm())"
+    )
+    told = subprocess.run(
+        [sys.executable, "-c", code],
+        env=os.environ | {"PYTHONPATH": f"{tmp_path}:{Path.cwd()}"},
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    assert told.endswith("-> make clean setup EXTRA=gpu\n")
 
 
 @pytest.mark.slow
