@@ -66,5 +66,9 @@ class PolicyError(Exception):
     """The policy could not answer: a configuration, key, network or engine failure."""
 
 
+class PolicyUnavailable(PolicyError):
+    """The policy is gone here and now; another worker may have it, or this one a while later."""
+
+
 class UnanswerableRequest(Exception):
     """One request can never be answered; the policy goes on with the others."""

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from pipeline.policies.protocol import PolicyError, UnanswerableRequest
+from pipeline.policies.protocol import PolicyError, PolicyUnavailable, UnanswerableRequest
 from pipeline.policies.vllm_restarts import MAX_FRUITLESS, RestartingEngine
 
 DEADLY = [6, 6, 6]
@@ -59,9 +59,13 @@ class Graveyard:
         engine.errored = True
 
 
-def run(graveyard: Graveyard, story: Callable[[RestartingEngine], Awaitable[Any]]) -> Any:
+def run(
+    graveyard: Graveyard,
+    story: Callable[[RestartingEngine], Awaitable[Any]],
+    rest_s: float = 60.0,
+) -> Any:
     async def told() -> Any:
-        engine = RestartingEngine(graveyard.start, graveyard.end)
+        engine = RestartingEngine(graveyard.start, graveyard.end, rest_s)
         await engine.open()
         return await asyncio.wait_for(story(engine), timeout=5.0)
 
@@ -114,6 +118,17 @@ def test_an_engine_that_only_dies_is_given_up() -> None:
     assert all(isinstance(answer, PolicyError | UnanswerableRequest) for answer in answers)
     assert len(graveyard.lives) <= MAX_FRUITLESS
     assert any("in a row without an answer" in str(answer) for answer in answers)
+
+
+def test_who_asks_after_a_rest_has_another_engine_started() -> None:
+    graveyard = Graveyard(*(Mortal(dies_at=1) for _ in range(MAX_FRUITLESS)))
+
+    async def again(engine: RestartingEngine) -> tuple[list[Any], list[Any]]:
+        return await ask_all(engine, *([i] for i in range(20))), await ask_all(engine, [98], [99])
+
+    failed, answered = run(graveyard, again, rest_s=0.0)
+    assert any(isinstance(answer, PolicyUnavailable) for answer in failed)
+    assert answered == [[98], [99]]
 
 
 def test_an_engine_that_does_not_start_again_is_tried_once() -> None:
