@@ -8,7 +8,6 @@ stage are two pools of one streaming pipeline: a part is executed as soon as it 
 
 import dataclasses
 import os
-import secrets
 from collections.abc import Sequence
 from contextlib import ExitStack
 from typing import Any, Self, cast
@@ -18,6 +17,7 @@ import ray.exceptions
 from ray.data import ActorPoolStrategy, DataContext, Dataset
 
 from pipeline.ahead import ask_ahead
+from pipeline.attempts import Place
 from pipeline.config import PipelineConfig, PolicyConfig, PoolConfig, VLLMPolicy
 from pipeline.files import delete, exists
 from pipeline.journal import JournalError
@@ -39,17 +39,19 @@ from pipeline.workers import (
     Row,
     SampleParts,
     ScoreParts,
+    new_row,
 )
 
 ACTOR_RETRIES = 5
 """Restarts of an actor and retries of a part after a crash: one more than a poisonous problem takes
 until it is quarantined. Ray's default is for ever, which a poisonous row turns into a loop."""
 
+INIT_DEATHS = 8
+"""Workers in a row that may end before they are up: as many as the GPUs of one bad node. Ray's
+default is none, which ends the stage on all nodes."""
+
 _STARTS = 3
 """Tries to start a local cluster."""
-
-_RUN = secrets.token_hex(8)
-"""Names this run of the driver to its workers; see `pipeline.quarantine`."""
 
 
 class Cluster:
@@ -67,7 +69,13 @@ class Cluster:
         return self
 
     def __exit__(self, *exc: object) -> None:
+        self.leave()
+
+    def leave(self) -> None:
+        """End all of this job's actors. Ray Data only asks them to end when they are idle: those of
+        a round that was ended would go on, beside those of the next, with the same parts."""
         if self._joined_here:
+            self._joined_here = False
             ray.shutdown()
 
     def join(self, **needs: float) -> None:
@@ -133,7 +141,8 @@ def sample(
             sampled = _map(_parts(rounds, unsampled), SampleParts, policies, plan)
             ready = _parts(rounds, sorted(set(unjudged) - set(unsampled)))
             programs = _union(sampled, ready)
-            _drain(rounds, _map(programs, JudgeSolutionParts, _sandbox_pool(plan), plan))
+            judged = _map(programs, JudgeSolutionParts, _sandbox_pool(plan), plan)
+            _drain(cluster, rounds, judged)
 
 
 def label(
@@ -156,7 +165,7 @@ def label(
         with working_on(work, observer, retry_quarantined) as rounds:
             for unasked, *unjudged in rounds:
                 judged = _rolled_out(cluster, plan, wave, rounds, unasked, unjudged, observer)
-                _drain(rounds, judged)
+                _drain(cluster, rounds, judged)
     work = [(stage, labelled) for stage in _stages_of(plan, last)]
     work.append((plan.examples, list(roles)))
     with working_on(work, observer, retry_quarantined) as rounds:
@@ -166,7 +175,7 @@ def label(
             # One joins thousands of rows a second: more would take longer to start than to work.
             joining = {"compute": ActorPoolStrategy(min_size=1, max_size=2), "num_cpus": 0.1}
             joined = _map(_union(judged, _parts(rounds, to_join)), JoinParts, joining, plan, roles)
-            _drain(rounds, joined)
+            _drain(cluster, rounds, joined)
 
 
 def _stages_of(plan: Plan, wave: int) -> list[StageStore[Any]]:
@@ -274,7 +283,7 @@ def score(
                 for arm, of_arm in zip(training.arms, missing, strict=True)
                 for part in of_arm
             ]
-            _drain(rounds, _map(_rows(rounds, rows), ScoreParts, pool, plan))
+            _drain(cluster, rounds, _map(_rows(rounds, rows), ScoreParts, pool, plan))
 
 
 # --- the wiring ----------------------------------------------------------------------------------
@@ -286,8 +295,9 @@ def _rows(rounds: Rounds, rows: Sequence[Row]) -> Dataset | None:
         return None
     context = DataContext.get_current()
     context.enable_progress_bars = False
+    context.max_consecutive_actor_init_deaths = INIT_DEATHS
     context.execution_options.preserve_order = False
-    common = {"error": "", "run": _RUN, "retry": rounds.retry}
+    common = new_row(rounds.token, retry=rounds.retry, give_up=rounds.give_up)
     return ray.data.from_items([row | common for row in rows], override_num_blocks=len(rows))
 
 
@@ -295,26 +305,20 @@ def _parts(rounds: Rounds, parts: Sequence[int]) -> Dataset | None:
     return _rows(rounds, [{"part": part} for part in parts])
 
 
-def _drain(rounds: Rounds, dataset: Dataset | None) -> None:
-    """Run the pipeline to its end, or to that of its actors. Raises StageFailed if a part could not
-    be made."""
+def _drain(cluster: Cluster, rounds: Rounds, dataset: Dataset | None) -> None:
+    """Run the pipeline to its end, or to that of its actors, or until it is stuck."""
     if dataset is None:
         return
-    failed: list[Row] = []
     try:
         for row in dataset.iter_rows():
             rounds.check_locks()
-            if row["error"]:
-                failed.append(row)
+            rounds.tell(row)
+            if rounds.is_stuck:
+                cluster.leave()
+                return
     except ray.exceptions.RayError as error:
         rounds.died(error, _root_cause(error))
-        return
-    if failed:
-        reasons = sorted({row["error"] for row in failed})
-        raise StageFailed(
-            f"{len(failed)} parts could not be made (the others are kept; run again to "
-            "resume):\n" + "\n".join(reasons[:3])
-        )
+        cluster.leave()
 
 
 def _union(first: Dataset | None, second: Dataset | None) -> Dataset | None:
@@ -329,7 +333,7 @@ def _map(
     if dataset is None:
         return None
     return dataset.map(
-        cast(Any, worker),  # Ray's annotation knows functions only
+        cast(Any, _placed(worker)),  # Ray's annotation knows functions only
         fn_constructor_args=arguments,
         # Ray Data warns that options without a parameter of their own go in 2.64. Its named ones do
         # not include these two yet, and without them a dying actor is restarted for ever.
@@ -337,6 +341,23 @@ def _map(
         max_task_retries=ACTOR_RETRIES,
         **pool,
     )
+
+
+def _placed(worker: type[PartWorker | PolicyWorker]) -> type[PartWorker | PolicyWorker]:
+    """The worker, which knows of nodes that are lost: nobody's death there is a problem's fault."""
+
+    def is_lost(node: str) -> bool:
+        return any(other["NodeID"] == node and not other["Alive"] for other in ray.nodes())
+
+    base: Any = worker
+
+    class Placed(base):
+        @property
+        def place(self) -> Place:
+            return Place(ray.get_runtime_context().get_node_id(), is_lost)
+
+    Placed.__name__ = worker.__name__
+    return Placed
 
 
 def _policy_pool(policy: PolicyConfig, pool: PoolConfig) -> Row:

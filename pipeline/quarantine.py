@@ -8,17 +8,33 @@ left out of the part, and the part's footer says which problem and why.
 
 Deaths count within one run of the driver only: an earlier run's workers may have died with it. So
 no problem is quarantined for a driver that was killed, and a poisonous one costs at most
-WHOLE_TRIES + ALONE_TRIES workers per run. A worker that dies for another reason (its node is lost)
-counts too; that it does so in all four tries of one problem is what the bound trusts not to happen.
+WHOLE_TRIES + ALONE_TRIES workers per run. Nor does a death count that is none, or another's fault:
+
+- of a round that was ended (see `pipeline.rounds`), which leaves parts that healthy workers made;
+- of a worker that is still alive, as far as can be told from here;
+- of a worker whose node is lost.
+
+A node that dies later than the worker's next life begins is the one that slips through; that it
+does so in all four tries of one problem is what the bound trusts not to happen.
 """
 
-import json
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, replace
+from enum import StrEnum
 from typing import Any
 
-from pipeline.files import StoreError, delete, read_bytes, write_atomically
+from pipeline.attempts import (
+    UNPLACED,
+    Note,
+    Place,
+    Token,
+    attempts_of,
+    note_path,
+    read_note,
+    save_note,
+)
+from pipeline.files import StoreError, delete
 from pipeline.journal import JournalError
 from pipeline.part_file import (
     DamagedPart,
@@ -28,9 +44,10 @@ from pipeline.part_file import (
     read_table,
     write_rows,
 )
-from pipeline.policies.protocol import PolicyError
+from pipeline.policies.protocol import PolicyError, PolicyUnavailable
 from pipeline.records import content_hash
 from pipeline.store import StageStore
+from sandbox.owner import this_process
 from sandbox.transport import SandboxUnavailable
 
 WHOLE_TRIES = 2
@@ -41,7 +58,27 @@ NOT_THE_ROWS = (PolicyError, StoreError, JournalError, SandboxUnavailable, OSErr
 
 
 class EveryProblemFails(Exception):
-    """All problems of a part fail alike: the fault is not the problems'."""
+    """All problems of a part fail: unless other parts could be made, the fault is not theirs."""
+
+
+class Failure(StrEnum):
+    """What may come of a part that could not be made."""
+
+    LASTING = "lasting"  # a refused key, a spent budget, a missing file: nothing mends it meanwhile
+    PASSING = "passing"  # of this node or this minute: another worker may make it
+    EVERY_PROBLEM = "every problem"  # and whether the problems are to blame, other parts tell
+
+
+def failure_of(error: Exception) -> Failure:
+    match error:
+        case EveryProblemFails():
+            return Failure.EVERY_PROBLEM
+        case DamagedPart():  # an input that is not there: who waits for it waits in vain
+            return Failure.LASTING
+        case SandboxUnavailable() | PolicyUnavailable() | StoreError() | OSError():
+            return Failure.PASSING
+        case _:
+            return Failure.LASTING
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,32 +100,10 @@ class Slice:
         return [r for r in rows if getattr(r, "problem_id", self.problem_id) == self.problem_id]
 
 
-@dataclass(frozen=True, slots=True)
-class _Note:
-    """What is on disk while a part is made: deaths so far, and what is under way."""
-
-    run: str
-    whole: int = 0
-    alone: dict[str, int] = field(default_factory=dict[str, int])
-    under_way: str | None = None
-    """A problem, "" for the whole part, None between two tries."""
-
-    def charged(self) -> "_Note":
-        """The note of a worker that died: what was under way is to blame."""
-        match self.under_way:
-            case None:
-                return self
-            case "":
-                return replace(self, whole=self.whole + 1, under_way=None)
-            case problem_id:
-                deaths = self.alone | {problem_id: self.alone.get(problem_id, 0) + 1}
-                return replace(self, alone=deaths, under_way=None)
-
-
 class Tries:
     """Makes one part of a stage, slice by slice:
 
-        tries = Tries(stage, part, run, problem_ids)
+        tries = Tries(stage, part, token, problem_ids)
         while (piece := tries.next()) is not None:
             tries.begin(piece)
             try:
@@ -101,24 +116,29 @@ class Tries:
     All but `__init__` raise StoreError where the store cannot be written, `next` also
     EveryProblemFails. `problem_ids` is asked only when the part has to be taken apart. `retry`:
     give the quarantined problems of a part that is there another chance, and keep its other rows.
-    `blamed` names the problems whose rows, though made, the sandbox failed on.
+    `give_up`: leave all of its problems out of a part, if they all fail. `blamed` names the
+    problems whose rows, though made, the sandbox failed on.
     """
 
     def __init__(
         self,
         stage: StageStore[Any],
         part: int,
-        run: str,
+        token: Token,
         problem_ids: Callable[[], Sequence[str]],
         *,
+        place: Place = UNPLACED,
         retry: bool = False,
+        give_up: bool = False,
         blamed: Callable[[Slice, Sequence[Any]], Sequence[Quarantined]] | None = None,
     ) -> None:
         self._stage, self._part, self._problem_ids = stage, part, problem_ids
-        self._blamed = blamed
-        self._directory = f"{stage.directory}/attempts"
-        self._path = f"{self._directory}/part-{part:05d}.json"
-        self._note = _read_note(self._path, run).charged()
+        self._blamed, self._give_up = blamed, give_up
+        self._directory = attempts_of(stage)
+        self._path = note_path(stage, part)
+        note = read_note(self._path)
+        note = note.charged(token, place) if note and note.run == token.run else Note(token.run)
+        self._note = replace(note, round=token.round, owner=this_process(), node=place.node)
         self._raised: dict[str, list[Exception]] = {}
         self._quarantined: dict[str, Quarantined] = {}
         self._kept: list[Any] = []
@@ -204,7 +224,7 @@ class Tries:
     def _write(self) -> None:
         problem_ids = list(self._problem_ids()) if self._quarantined else []
         left_out = [q for q in self._quarantined.values() if q.reason is not QuarantineReason.INFRA]
-        if len(problem_ids) > 1 and len(left_out) == len(problem_ids):
+        if not self._give_up and len(problem_ids) > 1 and len(left_out) == len(problem_ids):
             raise EveryProblemFails(
                 f"part {self._part} of {self._stage.name}: all of its {len(problem_ids)} problems "
                 f"fail, the first: {left_out[0].told}"
@@ -218,29 +238,6 @@ class Tries:
             for problem_id in self._problem_ids():
                 delete(self._kept_path(problem_id))
 
-    def _save(self, note: _Note) -> None:
+    def _save(self, note: Note) -> None:
         self._note = note
-        # A worker's death leaves the page cache alone: nothing to sync.
-        write_atomically(self._path, json.dumps(asdict(note)).encode(), durable=False)
-
-
-def deaths(stage: StageStore[Any], parts: Iterable[int]) -> dict[int, bytes]:
-    """The notes of tries that did not end. Where they do not change, nothing is gained by trying
-    once more."""
-    notes: dict[int, bytes] = {}
-    for part in parts:
-        note = read_bytes(f"{stage.directory}/attempts/part-{part:05d}.json")
-        if note is not None:
-            notes[part] = note
-    return notes
-
-
-def _read_note(path: str, run: str) -> _Note:
-    data = read_bytes(path)
-    if data is None:
-        return _Note(run)
-    try:
-        note = _Note(**json.loads(data))
-    except (ValueError, TypeError):
-        return _Note(run)  # not a note that we wrote
-    return note if note.run == run else _Note(run)
+        save_note(self._path, note)

@@ -1,17 +1,22 @@
-"""What is missing of some stages: once, and again when workers died for good in between. No Ray.
+"""What is missing of some stages: once, and again when workers died for good in between, or failed
+for reasons that pass. No Ray.
 
 A poisonous problem takes a bounded number of workers with it until it is quarantined, but many of
 them may take more than one actor has lives. Every round must get somewhere: make a part, or learn
-of a death that is then not repeated.
+of a death that is then not repeated. Parts only become fewer, and deaths that are charged to those
+left are bounded, so the rounds come to an end.
 """
 
-from collections.abc import Iterator, Sequence
+import secrets
+import time
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
+from pipeline.attempts import Token, at_work, begun, deaths
 from pipeline.lock import StageLock, stage_lock
 from pipeline.progress import Observer, watched
-from pipeline.quarantine import deaths
+from pipeline.quarantine import Failure
 from pipeline.store import StageStore
 from pipeline.survey import Survey
 
@@ -20,17 +25,24 @@ Work = Sequence[tuple[StageStore[Any], Sequence[int]]]
 
 _NAMED = 10
 
+STILL_S = 240.0
+"""A round ends where for so long no part was made and nobody but those who fail is at work: more
+than an engine takes to load, in which nobody seems to be at work either."""
+
+FRUITLESS = 3
+"""Rounds in a row that may come to nothing, though somebody was at work when they ended."""
+
 
 class StageFailed(Exception):
     """Some parts of a stage could not be made; the finished ones are kept."""
 
 
 class Rounds:
-    """Iterated over, they give the missing parts of each stage; who works on a round says so where
-    its actors `died`.
+    """Iterated over, they give the missing parts of each stage; who works on a round tells the row
+    of each part that comes back, and where its actors `died`.
 
     `retry` gives quarantined problems another chance, in the first round. Iterating raises
-    StageFailed after a round that came to nothing.
+    StageFailed after a round that came to nothing, and where a failure is not one that passes.
     """
 
     def __init__(self, work: Work, observer: Observer, *, retry: bool) -> None:
@@ -39,23 +51,34 @@ class Rounds:
         ]
         self.retry = retry
         self.locks: list[StageLock] = []
+        self.token = Token(secrets.token_hex(8), 0)
+        self.give_up = False
+        """Whether a part may lose all of its problems: others could be made, so they are to blame.
+        """
         self._observer = observer
         self._retried: list[set[int]] = [set() for _ in work]
         self._told: set[str] = set()
-        self._died: tuple[Exception, str] | None = None
         self._next = self._missing(retry)
 
     def __iter__(self) -> Iterator[list[list[int]]]:
+        best, fruitless = self._standing(), 0
         while self.anything:
-            before = self._next, self._deaths()
+            self._begin()
             yield self._next
-            if (died := self._take_death()) is None:
+            if self._died is None and not self._failed:
                 return
-            error, why = died
+            self._stop_for_good(Failure.LASTING)
+            was_at_work = bool(self._at_work() - self._failing)
             self._next = self._missing(retry=False)
-            if (self._next, self._deaths()) == before:
+            self._judge_parts_without_a_good_problem()
+            now = self._standing()
+            fruitless = 0 if now > best else fruitless + 1
+            best = max(best, now)
+            if fruitless >= (FRUITLESS if was_at_work else 1):
+                self._stop_for_good(*Failure)
+                error, why = self._died or (None, "")
                 raise StageFailed(f"an actor failed: {why}") from error
-            self._observer.note(f"going on in new actors: {why}")
+            self._observer.note(f"going on in new actors: {self._why()}")
 
     @property
     def anything(self) -> bool:
@@ -71,6 +94,26 @@ class Rounds:
         """The actors of this round died for good; there is another round if this got somewhere."""
         self._died = error, why
 
+    def tell(self, row: Mapping[str, Any]) -> None:
+        """A part came back from the last worker; there is another round over those that failed for
+        reasons that pass."""
+        if not row["error"]:
+            self._still_since = time.monotonic()
+            self._failing.clear()
+            return
+        self._failed.append((Failure(row["failure"]), row["stage"], row["error"]))
+        if row["failure"] == Failure.PASSING:
+            if not self._failing:
+                self._observer.note(f"others go on, and this is tried again later: {row['error']}")
+            self._failing.add(row["worker"])
+
+    @property
+    def is_stuck(self) -> bool:
+        """Whether everybody fails, for reasons that were given time to pass."""
+        if not self._failing or time.monotonic() - self._still_since < STILL_S:
+            return False
+        return self._at_work() <= self._failing
+
     def tell_quarantined(self) -> None:
         """Name the problems that the stages had to give up."""
         for survey, parts in self.surveys:
@@ -84,9 +127,47 @@ class Rounds:
             if len(named) > _NAMED:
                 self._observer.note(f"... and {len(named) - _NAMED} more: see jobs.status")
 
-    def _take_death(self) -> tuple[Exception, str] | None:
-        died, self._died = self._died, None
-        return died
+    def _begin(self) -> None:
+        self.token = Token(self.token.run, self.token.round + 1)
+        self._died: tuple[Exception, str] | None = None
+        self._failed: list[tuple[Failure, str, str]] = []  # which kind, of which stage, told
+        self._failing: set[str] = set()  # workers, since the last good part
+        self._still_since = time.monotonic()
+
+    def _why(self) -> str:
+        return self._died[1] if self._died else self._failed[0][2]
+
+    def _stop_for_good(self, *kinds: Failure) -> None:
+        reasons = [told for kind, _, told in self._failed if kind in kinds]
+        if reasons:
+            raise StageFailed(
+                f"{len(reasons)} parts could not be made (the others are kept; run again to "
+                "resume):\n" + "\n".join(sorted(set(reasons))[:3])
+            )
+
+    def _judge_parts_without_a_good_problem(self) -> None:
+        """Of a stage in which more parts are there than failed as a whole, those may lose all of
+        their problems from now on. Raises StageFailed where it is not so."""
+        failed = [stage for kind, stage, _ in self._failed if kind is Failure.EVERY_PROBLEM]
+        for name in set(failed):
+            pairs = zip(self.surveys, self._next, strict=True)
+            of_stage = [(s, parts, left) for (s, parts), left in pairs if s.stage.name == name]
+            there = sum(len(set(parts)) - len(left) for _, parts, left in of_stage)
+            if self.give_up or there <= failed.count(name):
+                self._stop_for_good(Failure.EVERY_PROBLEM)
+        self.give_up = self.give_up or bool(failed)
+
+    def _standing(self) -> tuple[int, bool, int]:
+        """Grows with each round that gets somewhere, and is bounded."""
+        pairs = zip(self.surveys, self._next, strict=True)
+        charged = sum(deaths(survey.stage, left, self.token.run) for (survey, _), left in pairs)
+        return -sum(map(len, self._next)), self.give_up, charged
+
+    def _at_work(self) -> set[str]:
+        pairs = zip(self.surveys, self._next, strict=True)
+        return set[str]().union(
+            *(at_work(survey.stage, left, self.token) for (survey, _), left in pairs)
+        )
 
     def _missing(self, retry: bool) -> list[list[int]]:
         missing: list[list[int]] = []
@@ -97,17 +178,13 @@ class Rounds:
                 retried.update(set(again) - set(todo))
                 todo = again
             else:  # those whose retry was cut short
-                todo = sorted({*todo, *deaths(survey.stage, retried)})
+                todo = sorted({*todo, *begun(survey.stage, retried)})
             missing.append(todo)
             for damage in damaged:
                 if damage not in self._told:
                     self._told.add(damage)
                     self._observer.note(f"redone: {damage}")
         return missing
-
-    def _deaths(self) -> list[dict[int, bytes]]:
-        pairs = zip(self.surveys, self._next, strict=True)
-        return [deaths(survey.stage, missing) for (survey, _), missing in pairs]
 
 
 @contextmanager

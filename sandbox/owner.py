@@ -17,6 +17,13 @@ def is_dead(owner: str) -> bool:
     return here == _here() and _start_time(int(pid)) != started
 
 
+def is_alive_here(owner: str) -> bool:
+    """Whether that process is known to be at work: it is on this machine, in this pid namespace,
+    and has not ended. Raises ValueError for what names no owner."""
+    here, pid, started = owner.rsplit("/", 2)
+    return here == _here() and _start_time(int(pid)) == started
+
+
 def _here() -> str:
     """Empty where there is no /proc, as on the laptop from which somebody looks at a store: no
     process of another machine is dead to it."""

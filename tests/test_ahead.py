@@ -9,11 +9,12 @@ from typing import Any
 import pytest
 
 from pipeline.ahead import ask_ahead
+from pipeline.attempts import Token
 from pipeline.config import FileProblems, PipelineConfig, SamplingConfig, VLLMPolicy
 from pipeline.plan import Plan, make_plan
 from pipeline.policies.protocol import PolicyError
 from pipeline.progress import Progress
-from pipeline.workers import SampleParts
+from pipeline.workers import SampleParts, new_row
 from tests.policies import fault_server
 from tests.policies.fault_server import FaultServer
 from tests.policies.openai_world import KEY, config
@@ -79,7 +80,7 @@ def test_the_requests_of_all_parts_go_into_one_batch_whose_answers_the_workers_f
 
     server.preflight_faults.append(fault_server.error(401))
     worker = SampleParts(plan)
-    row = {"part": 1, "error": "", "run": "r", "retry": False}
+    row = {"part": 1} | new_row(Token("r"))
     assert asyncio.run(worker(row)) == row
     worker.policy.close()
     assert len(plan.solutions.read(1)) == SAMPLES

@@ -1,19 +1,26 @@
 """A worker makes a part once, and says in its row why it could not; it never raises."""
 
+import asyncio
 import datetime
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
 
+from pipeline.attempts import Token
 from pipeline.config import PipelineConfig, ScaleModelProblems, VLLMPolicy
 from pipeline.plan import Plan, make_plan
+from pipeline.policies.protocol import PolicyError, PolicyUnavailable
+from pipeline.quarantine import Failure, Slice
 from pipeline.records import FinishReason, ProgramVerdict, Role, Solution
-from pipeline.workers import JoinParts, Row
+from pipeline.turns import Turns
+from pipeline.workers import JoinParts, JudgeSolutionParts, PolicyWorker, Row, new_row
+from pipeline.workers.patience import LONGEST_S, TRIES, Patience
 from sandbox.protocol import Comparator, Isolation, Status, Verdict
 from tests.scripted import VERSION, problem
 
 CODE = "def main(): pass\nmain()\n"
-PART: Row = {"part": 0, "error": "", "run": "r", "retry": False}
+PART: Row = {"part": 0} | new_row(Token("r"))
 
 
 @pytest.fixture
@@ -63,7 +70,9 @@ def test_a_write_that_fails_becomes_the_rows_error_and_leaves_nothing(plan: Plan
     directory = Path(plan.examples.directory)
     directory.parent.mkdir(parents=True)
     directory.write_text("a file where the stage's folder should be")
-    row = JoinParts(plan, {0: Role.META})(PART)
+    worker = JoinParts(plan, {0: Role.META})
+    worker.patience = Patience(first_s=0.0)
+    row = worker(PART)
     assert plan.examples.directory in row["error"]
     assert "cannot be written" in row["error"]
     assert plan.examples.inspect(0) is None
@@ -80,3 +89,71 @@ def test_a_row_that_failed_before_is_handed_on_untouched(plan: Plan) -> None:
     failed: Row = PART | {"error": "the policy gave up"}
     assert JoinParts(plan, {0: Role.META})(failed) == failed
     assert plan.examples.inspect(0) is None
+
+
+# --- what may pass -------------------------------------------------------------------------------
+
+
+class Asking(PolicyWorker):
+    """Raises the given errors, one for each try, then has the solution that is there."""
+
+    def __init__(self, plan: Plan, *errors: Exception) -> None:
+        self.plan, self.stage = plan, plan.solutions
+        self.turns, self.patience = Turns(), Patience(first_s=0.0)
+        self.errors = list(errors)
+        self.tries = 0
+
+    async def ask(self, piece: Slice) -> Iterable[Solution]:
+        self.tries += 1
+        if self.errors:
+            raise self.errors.pop(0)
+        return [Solution("s", "p", VERSION, 0, CODE, CODE, FinishReason.STOP, 1, 1, 0, 0.0)]
+
+
+@pytest.fixture
+def unsampled(plan: Plan) -> Plan:
+    Path(plan.solutions.path(0)).unlink()
+    return plan
+
+
+def test_what_passes_while_the_worker_waits_costs_no_part(unsampled: Plan) -> None:
+    worker = Asking(unsampled, PolicyUnavailable("no engine"), OSError("503 Slow Down"))
+    assert asyncio.run(worker(PART)) == PART
+    assert len(unsampled.solutions.read(0)) == 1
+
+
+def test_what_does_not_pass_is_handed_back_as_what_another_worker_may_make(
+    unsampled: Plan,
+) -> None:
+    worker = Asking(unsampled, *[PolicyUnavailable("no engine")] * TRIES)
+    row = asyncio.run(worker(PART))
+    assert (row["failure"], row["stage"]) == (Failure.PASSING, "solutions")
+    assert "no engine" in row["error"]
+    assert unsampled.solutions.inspect(0) is None
+
+
+def test_what_no_retry_mends_is_told_at_once(unsampled: Plan) -> None:
+    worker = Asking(unsampled, PolicyError("the key was refused"))
+    row = asyncio.run(worker(PART))
+    assert (row["failure"], worker.tries) == (Failure.LASTING, 1)
+
+
+def test_a_worker_waits_longer_with_each_failure_until_one_try_goes_well() -> None:
+    patience = Patience(first_s=5.0)
+    assert [patience.pause_s() for _ in range(3)] == [5.0, 10.0, 20.0]
+    assert [patience.pause_s() for _ in range(2000)][-1] == LONGEST_S
+    patience.relieve()
+    assert patience.pause_s() == 5.0
+
+
+def test_a_worker_without_a_sandbox_lives_and_says_so_in_its_rows(
+    plan: Plan, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """An actor that died of it would be replaced on the same node, again and again."""
+    Path(plan.verdicts.path(0)).unlink()
+    monkeypatch.setenv("DOCKER_HOST", f"unix://{tmp_path}/nobody-listens")
+    worker = JudgeSolutionParts(plan)
+    worker.patience = Patience(first_s=0.0)
+    row = worker(PART)
+    assert (row["failure"], row["stage"]) == (Failure.PASSING, "verdicts")
+    assert "nobody-listens" in row["error"]

@@ -22,6 +22,7 @@ from pipeline.store import StageStore
 from pipeline.turns import Turns
 from pipeline.workers import PolicyWorker
 from pipeline.workers.making import Make, PartWorker, Row
+from pipeline.workers.patience import Patience
 from sandbox.protocol import Comparator, Isolation, Status, Verdict
 from tests import scripted_run
 from tests.scripted import VERSION, problem
@@ -34,7 +35,7 @@ class WaitingSampleParts(PolicyWorker):
 
     def __init__(self, plan: Plan) -> None:
         self.plan, self.stage = plan, plan.solutions
-        self.turns = Turns()
+        self.turns, self.patience = Turns(), Patience()
 
     async def ask(self, piece: Slice) -> list[Solution]:
         await asyncio.sleep(float(os.environ["ANSWER_S"]))

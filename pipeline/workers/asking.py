@@ -1,23 +1,28 @@
 """The workers that ask a policy: many parts at once on one event loop."""
 
+import asyncio
 from collections.abc import Iterable
 from typing import Any
 
 from pipeline import rollouts, sampling
+from pipeline.attempts import UNPLACED, Place
 from pipeline.config import OpenAIPolicy, PolicyConfig, PoolConfig
 from pipeline.early_stop import decided_steps, stopping_region
 from pipeline.plan import Plan
 from pipeline.policies import open_policy
-from pipeline.quarantine import Slice
+from pipeline.quarantine import Failure, Slice
 from pipeline.records import Completion, Solution
 from pipeline.store import StageStore
 from pipeline.turns import Turns
-from pipeline.workers.making import Row, told, tries_of
+from pipeline.workers.making import Row, failed, tries_of
+from pipeline.workers.patience import TRIES, Patience
 from pipeline.workers.reading import given_up, step_labels
 
 
 class PolicyWorker:
     """Base of the workers that ask a policy: many parts at once on one event loop."""
+
+    place: Place = UNPLACED
 
     def __init__(
         self, plan: Plan, policy: PolicyConfig, pool: PoolConfig, stage: StageStore[Any]
@@ -29,14 +34,26 @@ class PolicyWorker:
         self.style = policy.prompt
         self.stage = stage
         self.turns = Turns()
+        self.patience = Patience()
 
     async def ask(self, piece: Slice) -> Iterable[Any]:
         """The rows of a part, or of one problem of it. May raise anything."""
         raise NotImplementedError
 
     async def __call__(self, row: Row) -> Row:
+        tried = await self._try(row)
+        for _ in range(TRIES - 1):
+            if tried["failure"] != Failure.PASSING:
+                break
+            await asyncio.sleep(self.patience.pause_s())
+            tried = await self._try(row)
+        if not tried["error"]:
+            self.patience.relieve()
+        return tried
+
+    async def _try(self, row: Row) -> Row:
         try:
-            tries = tries_of(self.plan, row, self.stage)
+            tries = tries_of(self.plan, row, self.stage, self.place)
             while (piece := tries.next()) is not None:
                 async with self.turns.alone() if piece.alone else self.turns.shared():
                     tries.begin(piece)
@@ -47,7 +64,7 @@ class PolicyWorker:
                     else:
                         tries.made(piece, rows)
         except Exception as error:  # noqa: BLE001 - see PartWorker
-            return row | {"error": told(error)}
+            return failed(row, error, self.stage.name)
         return row
 
 

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 from pipeline import execution
@@ -15,15 +16,31 @@ from pipeline.workers.making import Make, PartWorker, Row
 from pipeline.workers.reading import split_all
 from sandbox.actor import SandboxActor
 from sandbox.protocol import Program, Status, Verdict
+from sandbox.transport import SandboxUnavailable
 
 
 class SandboxWorker(PartWorker):
-    """Base of the workers that execute programs: each holds one sandbox slot."""
+    """Base of the workers that execute programs: each holds one sandbox slot.
+
+    One that has no sandbox at its start has its parts tell so, and opens one with the next try. An
+    actor that died instead would be replaced on the same bad node, where the free slots are, until
+    Ray ends the stage for all nodes.
+    """
 
     def __init__(self, plan: Plan) -> None:
         super().__init__(plan)
         self.memory_mb = plan.config.sandbox.memory_mb
-        self.sandbox = SandboxActor(plan.config.sandbox.isolation, plan.config.sandbox.image)
+        self._sandbox: SandboxActor | None = None
+        with suppress(SandboxUnavailable):
+            self._sandbox = self.sandbox
+
+    @property
+    def sandbox(self) -> SandboxActor:
+        """Raises SandboxUnavailable."""
+        if self._sandbox is None:
+            config = self.plan.config.sandbox
+            self._sandbox = SandboxActor(config.isolation, config.image)
+        return self._sandbox
 
     def judge_all(self, programs: Sequence[Program]) -> list[Verdict]:
         """The sandbox's verdicts. Programs that it failed on are judged once more after the

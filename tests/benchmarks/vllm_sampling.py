@@ -33,6 +33,7 @@ from ray.data import ActorPoolStrategy
 from rich.console import Console
 from rich.table import Table
 
+from pipeline.attempts import Token
 from pipeline.config import (
     PipelineConfig,
     PromptStyle,
@@ -48,7 +49,7 @@ from pipeline.prompts import solution_prompt
 from pipeline.records import Problem
 from pipeline.scale_model.generator import generate_problems
 from pipeline.scale_model.policy import train_policy
-from pipeline.workers import Row, SampleParts
+from pipeline.workers import Row, SampleParts, new_row
 
 SAMPLES = 8
 PROBLEMS_PER_PART = 16
@@ -131,7 +132,7 @@ def _pipeline(plan: Plan, parts: list[range], gates: Path) -> Iterator[None]:
     """Our side, working through the rounds as their gates open."""
     pool = plan.config.sampling.pool
     rows = [
-        {"part": part, "round": number, "error": "", "run": "benchmark", "retry": False}
+        {"part": part} | new_row(Token("benchmark", number))
         for number, of_round in enumerate(parts)
         for part in of_round
     ]

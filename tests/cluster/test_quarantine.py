@@ -3,11 +3,21 @@
 import os
 import threading
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 import docker.errors
 import pytest
 
+from pipeline.attempts import (
+    UNPLACED,
+    Place,
+    Token,
+    at_work,
+    note_path,
+    read_note,
+    save_note,
+)
 from pipeline.part_file import PartSummary, Quarantined, QuarantineReason
 from pipeline.plan import Plan
 from pipeline.policies.protocol import PolicyError
@@ -16,10 +26,12 @@ from pipeline.records import StepLabel
 from pipeline.schemas import STEP_LABEL
 from pipeline.store import StageStore
 from sandbox.container import OWNER_LABEL, connect
+from sandbox.owner import this_process
 from sandbox.protocol import Status
 from tests import scripted_run
 
 PROBLEMS = ["a", "b", "c"]
+TOKEN = Token("run")
 
 
 @pytest.fixture
@@ -31,23 +43,37 @@ class Died(BaseException):
     """Stands for the death of a worker: nothing after it is executed."""
 
 
+def bury(stage: StageStore[StepLabel]) -> None:
+    """Make the note of part 0 one of a process of this machine that has ended."""
+    here, pid, _ = this_process().rsplit("/", 2)
+    path = note_path(stage, 0)
+    note = read_note(path)
+    assert note is not None
+    save_note(path, replace(note, owner=f"{here}/{pid}/1"))
+
+
 def work(
     stage: StageStore[StepLabel],
     *,
     deadly: str = "",
     raising: str = "",
-    run: str = "run",
+    dies: bool = True,
+    token: Token = TOKEN,
+    place: Place = UNPLACED,
     retry: bool = False,
+    give_up: bool = False,
     error: Exception | None = None,
 ) -> list[Slice]:
     """One worker's life: make part 0, or die with it. The slices that were asked for."""
-    tries = Tries(stage, 0, run, lambda: PROBLEMS, retry=retry)
+    tries = Tries(stage, 0, token, lambda: PROBLEMS, place=place, retry=retry, give_up=give_up)
     asked: list[Slice] = []
     while (piece := tries.next()) is not None:
         asked.append(piece)
         tries.begin(piece)
         of = PROBLEMS if piece.problem_id is None else [piece.problem_id]
         if deadly and deadly in of:
+            if dies:
+                bury(stage)
             raise Died
         if raising and set(raising) & set(of):
             tries.failed(piece, error or ValueError("no"))
@@ -99,8 +125,52 @@ def test_what_was_made_before_a_death_is_not_made_again(stage: StageStore[StepLa
 def test_deaths_of_another_run_do_not_count(stage: StageStore[StepLabel]) -> None:
     for number in range(6):
         with pytest.raises(Died):
-            work(stage, deadly="b", run=f"run {number}")
-    assert work(stage, run="the last") == [Slice(0)]
+            work(stage, deadly="b", token=Token(f"run {number}"))
+    assert work(stage, token=Token("the last")) == [Slice(0)]
+
+
+def test_a_part_that_a_healthy_worker_made_when_its_round_was_ended_is_not_held_against_it(
+    stage: StageStore[StepLabel],
+) -> None:
+    for number in range(6):
+        with pytest.raises(Died):
+            work(stage, deadly="b", token=Token("run", number))
+    assert work(stage, token=Token("run", 6)) == [Slice(0)]
+    assert stage.quarantined(0) == ()
+
+
+def test_deaths_of_an_earlier_round_of_the_run_are_remembered(
+    stage: StageStore[StepLabel],
+) -> None:
+    for _ in range(WHOLE_TRIES + 1):
+        with pytest.raises(Died):
+            work(stage, deadly="b", token=Token("run", 1))
+    assert work(stage, token=Token("run", 2)) == [Slice(0, "b"), Slice(0, "c")]
+
+
+def test_a_worker_that_still_lives_has_not_died_of_its_part(stage: StageStore[StepLabel]) -> None:
+    for _ in range(6):
+        with pytest.raises(Died):
+            work(stage, deadly="b", dies=False)
+    assert work(stage) == [Slice(0)]
+
+
+def test_a_worker_whose_node_is_lost_did_not_die_of_its_part(stage: StageStore[StepLabel]) -> None:
+    gone = {f"node {number}" for number in range(6)}
+    for node in sorted(gone):
+        with pytest.raises(Died):
+            work(stage, deadly="b", place=Place(node, gone.__contains__))
+    assert work(stage, place=Place("another", gone.__contains__)) == [Slice(0)]
+
+
+def test_who_is_at_work_in_a_round_is_told_by_the_notes(stage: StageStore[StepLabel]) -> None:
+    with pytest.raises(Died):
+        work(stage, deadly="b", dies=False)
+    assert at_work(stage, range(9), TOKEN) == {this_process()}
+    assert at_work(stage, range(9), Token("run", 2)) == set()
+    with pytest.raises(PolicyError):
+        work(stage, raising="b", error=PolicyError("the key is wrong"))
+    assert at_work(stage, range(9), TOKEN) == set()
 
 
 def test_a_problem_that_raises_is_given_up_with_its_reason(stage: StageStore[StepLabel]) -> None:
@@ -113,6 +183,14 @@ def test_where_every_problem_raises_none_is_to_blame(stage: StageStore[StepLabel
     with pytest.raises(EveryProblemFails, match=r"all of its 3 problems fail.*ValueError: no"):
         work(stage, raising="abc")
     assert stage.inspect(0) is None
+
+
+def test_where_other_parts_could_be_made_a_part_may_lose_all_of_its_problems(
+    stage: StageStore[StepLabel],
+) -> None:
+    work(stage, raising="abc", give_up=True)
+    assert stage.read(0) == []
+    assert [entry.problem_id for entry in stage.quarantined(0)] == PROBLEMS
 
 
 def test_a_failure_of_the_world_around_blames_no_problem(stage: StageStore[StepLabel]) -> None:

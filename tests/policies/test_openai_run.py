@@ -22,11 +22,19 @@ from typing import Any
 import pytest
 import yaml
 
+from pipeline.attempts import Token
 from pipeline.config import PipelineConfig
 from pipeline.journal import Journal
 from pipeline.plan import Plan, make_plan
 from pipeline.records import StepLabel
-from pipeline.workers import CompleteParts, JudgeRolloutParts, PolicyWorker, Row, SampleParts
+from pipeline.workers import (
+    CompleteParts,
+    JudgeRolloutParts,
+    PolicyWorker,
+    Row,
+    SampleParts,
+    new_row,
+)
 from pipeline.workers.reading import step_labels
 from tests.policies import fault_server
 from tests.policies.batch_endpoints import answered
@@ -136,9 +144,7 @@ def labels_by_single_calls(place: Path, server: FaultServer, asked: Plan) -> lis
     """Those of the same problems, all answers asked anew; the workers need no Ray."""
     server.answer = Programmer()
     plan = plan_of(place, server, batch=False)
-    rows: list[Row] = [
-        {"part": part, "error": "", "run": "r", "retry": False} for part in asked.problems.done()
-    ]
+    rows: list[Row] = [{"part": part} | new_row(Token("r")) for part in asked.problems.done()]
     for row in rows:
         plan.problems.write(row["part"], asked.problems.read(row["part"]))
     for asking in (SampleParts(plan), CompleteParts(plan, 0)):
