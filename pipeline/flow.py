@@ -46,9 +46,10 @@ ACTOR_RETRIES = 5
 """Restarts of an actor and retries of a part after a crash: one more than a poisonous problem takes
 until it is quarantined. Ray's default is for ever, which a poisonous row turns into a loop."""
 
-INIT_DEATHS = 8
-"""Workers in a row that may end before they are up: as many as the GPUs of one bad node. Ray's
-default is none, which ends the stage on all nodes."""
+INIT_DEATHS = 2
+"""Workers in a row that may end before they are up, for a node may be bad. Ray's default is none,
+which ends the stage on all nodes; many would start an engine again and again whose model is not
+there."""
 
 _STARTS = 3
 """Tries to start a local cluster."""
@@ -310,15 +311,21 @@ def _drain(cluster: Cluster, rounds: Rounds, dataset: Dataset | None) -> None:
     if dataset is None:
         return
     try:
-        for row in dataset.iter_rows():
-            rounds.check_locks()
-            rounds.tell(row)
-            if rounds.is_stuck:
-                cluster.leave()
-                return
+        if _heard_out(rounds, dataset):
+            return
     except ray.exceptions.RayError as error:
         rounds.died(error, _root_cause(error))
-        cluster.leave()
+    cluster.leave()
+
+
+def _heard_out(rounds: Rounds, dataset: Dataset) -> bool:
+    """Tell the rounds of each part that comes back; False where they are stuck before the last."""
+    for row in dataset.iter_rows():
+        rounds.check_locks()
+        rounds.tell(row)
+        if rounds.is_stuck:
+            return False
+    return True
 
 
 def _union(first: Dataset | None, second: Dataset | None) -> Dataset | None:
