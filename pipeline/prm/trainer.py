@@ -2,8 +2,9 @@
 
 All arms are trained one after another by the same worker group, because starting workers costs more
 than a small arm does; each arm keeps its own storage. Workers read checkpoints from the storage, so
-a job that is restarted, by Ray after a worker died or by a person after the driver was killed, goes
-on from the last one; arms that are done are not trained again.
+a job that is restarted, after a worker died or by a person after the driver was killed, goes on
+from the last one; arms that are done are not trained again. Workers may die any number of times, as
+those on spot nodes do, as long as one start of them in three gets further.
 """
 
 import os
@@ -14,21 +15,28 @@ from dataclasses import dataclass
 from typing import Any
 
 import ray
+import ray.exceptions
 import ray.train
 import ray.train.torch
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from pipeline.config import ArmConfig, Correction, Targets, TrainingConfig
+from pipeline.files import FileState, tree
 from pipeline.folders import local_folder
 from pipeline.prm.data import TrainingDataError, read_examples
 from pipeline.prm.results import HistoryRow, TrainedPRM, finished
 from pipeline.records import content_hash
 
 POLL_S = 0.5
-WORKER_RESTARTS = 2
+FRUITLESS_STARTS = 3
+"""Starts of the workers in a row, none of which gets further, after which a training has failed."""
+
+_MARKS_OF_PROGRESS = ("checkpoint.pt", "done.json")
 
 
 class TrainingFailedError(Exception):
-    """The Ray Train job failed for a reason that is not in the data."""
+    """The Ray Train job failed for a reason that is not in the data. What its checkpoints hold is
+    kept: the same job again goes on from there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,25 +64,19 @@ class _Job:
 
 
 class _Board:
-    """Where the first worker writes how far it is, and the driver reads it."""
+    """Where the first worker writes how far it is, and the driver reads it. One that died starts
+    again, empty: no more than the curves' points of half a second is lost."""
 
     def __init__(self) -> None:
         self._steps: list[TrainingProgress] = []
-        self._failure: str | None = None
 
     def publish(self, progress: TrainingProgress) -> None:
         self._steps.append(progress)
-
-    def fail(self, message: str) -> None:
-        self._failure = message
 
     def take(self) -> list[TrainingProgress]:
         """The steps since the last time."""
         steps, self._steps = self._steps, []
         return steps
-
-    def failure(self) -> str | None:
-        return self._failure
 
 
 def train_prms(
@@ -90,7 +92,7 @@ def train_prms(
     Finished arms are only looked up; without any other, no worker is started.
 
     Raises TrainingDataError for data that cannot train what was asked for, and for a loss that is
-    no longer finite; TrainingFailedError where workers died more often than is tolerated.
+    no longer finite; TrainingFailedError where the workers died several times without getting on.
     """
     config = config.model_copy(
         update={"model": config.model.model_copy(update={"base": _absolute(config.model.base)})}
@@ -109,7 +111,48 @@ def train_prms(
 
 
 def _run(job: _Job, on_progress: Callable[[TrainingProgress], None]) -> None:
-    board: Any = ray.remote(num_cpus=0)(_Board).remote()
+    anywhere: Any = ray.remote(_Board)
+    board = anywhere.options(
+        num_cpus=0,
+        max_restarts=-1,
+        max_task_retries=-1,
+        # Beside the driver: Ray puts an actor that asks for nothing on any node, one that may be
+        # reclaimed too.
+        scheduling_strategy=NodeAffinitySchedulingStrategy(
+            ray.get_runtime_context().get_node_id(), soft=False
+        ),
+    ).remote()
+    with _reporting(board, on_progress):
+        persist(lambda: _start(job, board), lambda: _progress(job))
+
+
+def persist(start: Callable[[], None], progress: Callable[[], object]) -> None:
+    """Start again what fails, until it succeeds. Raises the TrainingFailedError of the last of
+    FRUITLESS_STARTS starts in a row that left `progress` as it was."""
+    before, fruitless = progress(), 0
+    while True:
+        try:
+            return start()
+        except TrainingFailedError:
+            now = progress()
+            fruitless = fruitless + 1 if now == before else 0
+            if fruitless == FRUITLESS_STARTS:
+                raise
+            before = now
+
+
+def _progress(job: _Job) -> dict[str, FileState]:
+    """Changes when any arm leaves another checkpoint, or its results."""
+    return {
+        f"{storage}/{name}": state
+        for storage in job.storage.values()
+        for name, state in tree(storage).items()
+        if os.path.basename(name) in _MARKS_OF_PROGRESS
+    }
+
+
+def _start(job: _Job, board: Any) -> None:
+    """Start the workers, once, and wait for their end."""
     resources = {"CPU": job.config.cpus_per_worker}
     if job.config.use_gpu:
         resources["GPU"] = 1
@@ -124,22 +167,21 @@ def _run(job: _Job, on_progress: Callable[[TrainingProgress], None]) -> None:
         run_config=ray.train.RunConfig(
             name="ray_train",
             storage_path=next(iter(job.storage.values())),
-            failure_config=ray.train.FailureConfig(max_failures=WORKER_RESTARTS),
+            # Whether another start is worth it is seen from the checkpoints, which Ray does not
+            # know. Nodes that are announced to go it survives by itself.
+            failure_config=ray.train.FailureConfig(max_failures=0),
             # Its full account is in the session's logs/train; a person sees progress and errors.
             logging_config=ray.train.LoggingConfig(log_level="ERROR"),
         ),
     )
-    with _reporting(board, on_progress):
-        try:
-            trainer.fit()
-        except ray.train.TrainingFailedError as error:
-            raise TrainingFailedError(
-                f"training {', '.join(job.storage)} failed after {WORKER_RESTARTS} restarts: "
-                f"{error}"
-            ) from error
-    failure = ray.get(board.failure.remote())
-    if failure:
-        raise TrainingDataError(failure)
+    try:
+        trainer.fit()
+    except (ray.train.TrainingFailedError, ray.exceptions.RayActorError) as error:
+        if isinstance(error, ray.train.WorkerGroupError):
+            for reason in error.worker_failures.values():
+                if isinstance(reason, TrainingDataError):  # every other start would meet it too
+                    raise reason from error
+        raise TrainingFailedError(f"training {', '.join(job.storage)} failed: {error}") from error
 
 
 @contextmanager
@@ -148,7 +190,10 @@ def _reporting(board: Any, on_progress: Callable[[TrainingProgress], None]) -> I
     stopped = threading.Event()
 
     def look() -> None:
-        steps: list[TrainingProgress] = ray.get(board.take.remote())  # pyright: ignore[reportAssignmentType]
+        try:
+            steps: list[TrainingProgress] = ray.get(board.take.remote())  # pyright: ignore[reportAssignmentType]
+        except ray.exceptions.RayActorError:  # it starts again; a training is worth more
+            return
         for step in steps:
             on_progress(step)
 
@@ -171,13 +216,7 @@ def _reporting(board: Any, on_progress: Callable[[TrainingProgress], None]) -> I
 
 def _work(loop: dict[str, Any]) -> None:
     """The training function of every worker."""
-    job: _Job = loop["job"]
-    board = loop["board"]
-    try:
-        _train_arms(job, board)
-    except TrainingDataError as error:
-        # Not raised: Ray would restart the workers and meet the same data again.
-        board.fail.remote(str(error))
+    _train_arms(loop["job"], loop["board"])
 
 
 def _train_arms(job: _Job, board: Any) -> None:

@@ -3,9 +3,8 @@
 import dataclasses
 import json
 import threading
-import time
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import psutil
@@ -18,7 +17,13 @@ from pipeline.config import TrainingConfig
 from pipeline.part_file import read_table, write_rows
 from pipeline.prm.data import TrainingDataError, read_examples
 from pipeline.prm.scoring import Scorer
-from pipeline.prm.trainer import TrainedPRM, TrainingProgress, train_prms
+from pipeline.prm.trainer import (
+    TrainedPRM,
+    TrainingFailedError,
+    TrainingProgress,
+    persist,
+    train_prms,
+)
 from pipeline.records import Example, Role
 from pipeline.schemas import EXAMPLE, LABEL_ESTIMATE
 from tests.prm.world import make_example, make_examples
@@ -124,33 +129,107 @@ def test_two_workers_give_the_weights_and_labels_of_one(
     assert_same(train(base, tmp_path, workers=1).results, by_two.results)
 
 
+@dataclasses.dataclass
+class FailingStarts:
+    """Starts that fail, each after having reached so much, and one that does not."""
+
+    reaches: list[int]
+    reached: int = 0
+    starts: int = 0
+
+    def start(self) -> None:
+        self.starts += 1
+        if self.reaches:
+            self.reached = self.reaches.pop(0)
+            raise TrainingFailedError(f"start {self.starts}")
+
+
+def test_a_training_is_started_again_as_long_as_it_gets_further() -> None:
+    failing = FailingStarts([1, 2, 2, 2, 3, 3, 4])
+    persist(failing.start, lambda: failing.reached)
+    assert failing.starts == 8
+
+
+@pytest.mark.parametrize("reaches", [[0, 0, 0], [1, 1, 1, 1], [1, 1, 1, 2, 2, 2, 2]])
+def test_a_training_that_three_starts_did_not_further_has_failed(reaches: list[int]) -> None:
+    failing = FailingStarts([*reaches, 99])
+    with pytest.raises(TrainingFailedError, match=f"start {len(reaches)}$"):
+        persist(failing.start, lambda: failing.reached)
+
+
+@contextmanager
+def killed(title: str, checkpoint: Path, times: int) -> Iterator[list[int]]:
+    """While open, SIGKILL Ray's processes of this title when `checkpoint` appears, and again at
+    later ones. Gives when those were written."""
+    at: list[int] = []
+    over = threading.Event()
+
+    def kill() -> None:
+        while len(at) < times and not over.wait(0.005):
+            with suppress(FileNotFoundError):
+                now = checkpoint.stat().st_mtime_ns
+                if (not at or now != at[-1]) and kill_all(title):
+                    at.append(checkpoint.stat().st_mtime_ns)  # the last that the killed one wrote
+
+    killer = threading.Thread(target=kill, daemon=True)
+    killer.start()
+    try:
+        yield at
+    finally:
+        over.set()
+        killer.join()
+
+
+def kill_all(title: str) -> int:
+    count = 0
+    for process in psutil.Process().children(recursive=True):
+        with suppress(psutil.Error, IndexError):  # it has ended
+            if process.cmdline()[0].startswith(title):
+                process.kill()
+                count += 1
+                process.wait(timeout=10)
+    return count
+
+
 @pytest.mark.slow
-def test_a_killed_worker_is_replaced_and_goes_on_from_the_last_checkpoint(
+def test_workers_killed_again_and_again_end_with_the_model_of_an_undisturbed_training(
     by_two: Trained, base: str, tmp_path: Path
 ) -> None:
     config = config_of(base, checkpoint_every=1)
     examples, storage = shard(tmp_path, TRAIN + META), storage_in(tmp_path, config)
     told: list[TrainingProgress] = []
-    killed: list[int] = []
-
-    def kill_the_worker() -> None:
-        while not Path(storage["prm_corrected"], "checkpoint.pt").exists():
-            time.sleep(0.005)
-        for process in psutil.Process().children(recursive=True):
-            with suppress(psutil.Error):  # it has ended
-                if process.cmdline()[0].startswith("ray::RayTrainWorker"):
-                    process.kill()
-                    killed.append(process.pid)
-
-    killer = threading.Thread(target=kill_the_worker, daemon=True)
-    killer.start()
-    results = train_prms(config, examples, storage, told.append)
-    assert len(killed) == 1
+    with killed("ray::RayTrainWorker", Path(storage["prm_corrected"], "checkpoint.pt"), 3) as at:
+        results = train_prms(config, examples, storage, told.append)
+    assert len(set(at)) == 3
     assert_same(results, by_two.results)
     # Nothing that a checkpoint holds is done again, and an arm that was done not at all.
     steps = {arm: [now.step for now in told if now.arm == arm] for arm in storage}
     assert len(steps["orm"]) == len(set(steps["orm"]))
     assert steps["prm_corrected"] == sorted(steps["prm_corrected"])
+
+
+@pytest.mark.slow
+def test_a_lost_driver_side_board_does_not_lose_a_training(
+    by_two: Trained, base: str, tmp_path: Path
+) -> None:
+    config = config_of(base, arms=ARMS[:1], checkpoint_every=1)
+    examples, storage = shard(tmp_path, TRAIN + META), storage_in(tmp_path, config)
+    with killed("ray::_Board", Path(storage["orm"], "checkpoint.pt"), 1) as at:
+        results = train_prms(config, examples, storage, lambda progress: None)
+    assert len(at) == 1
+    assert_same(results, {"orm": by_two.results["orm"]})
+
+
+@pytest.mark.slow
+def test_what_a_worker_finds_wrong_with_the_data_is_told_in_its_own_words(
+    cluster: None, base: str, tmp_path: Path
+) -> None:
+    config = config_of(base, arms=ARMS[:1])
+    examples, storage = shard(tmp_path, TRAIN + META), storage_in(tmp_path, config)
+    Path(storage["orm"]).mkdir()
+    torch.save({"format": 1}, Path(storage["orm"], "checkpoint.pt"))
+    with pytest.raises(TrainingDataError, match="was written by another version"):
+        train_prms(config, examples, storage, lambda progress: None)
 
 
 def assert_same(found: dict[str, TrainedPRM], wanted: dict[str, TrainedPRM]) -> None:
