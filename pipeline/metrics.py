@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from pipeline.config import PipelineConfig, Tracker
+from pipeline.files import is_local, read_bytes, write_atomically
 from pipeline.progress import Observer, Progress
 from pipeline.settings import ConfigError
 
@@ -144,19 +145,19 @@ class MLflow:
     """One run of MLflow, met again when the pipeline's run goes on. Its server is that of
     MLFLOW_TRACKING_URI."""
 
-    def __init__(self, config: PipelineConfig, directory: Path) -> None:
+    def __init__(self, config: PipelineConfig, directory: str) -> None:
         mlflow = _package(Tracker.MLFLOW)
         self._metric: Any = mlflow.entities.Metric
         self._client: Any = mlflow.MlflowClient()
-        met = directory / "mlflow_run"
-        if met.exists():
-            self._run = met.read_text()
+        met = f"{directory}/mlflow_run"
+        known = read_bytes(met)
+        if known is not None:
+            self._run = known.decode()
             self._client.update_run(self._run, status="RUNNING")
             return
         experiment = mlflow.set_experiment(config.name)
         self._run = str(self._client.create_run(experiment.experiment_id).info.run_id)
-        directory.mkdir(parents=True, exist_ok=True)
-        met.write_text(self._run)
+        write_atomically(met, self._run.encode())
 
     def add(self, series: str, step: int, values: Mapping[str, float]) -> None:
         now_ms = int(time.time() * 1000)
@@ -180,7 +181,9 @@ def _open(tracker: Tracker, config: PipelineConfig) -> Curves:
         case Tracker.WANDB:
             return WeightsAndBiases(config, directory)
         case Tracker.MLFLOW:
-            return MLflow(config, directory)
+            # A driver that goes on elsewhere finds no more than the store.
+            kept = f"{config.root.rstrip('/')}/runs/{config.name}"
+            return MLflow(config, str(directory) if is_local(config.root) else kept)
 
 
 def _package(tracker: Tracker) -> Any:

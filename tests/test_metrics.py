@@ -4,6 +4,8 @@ import struct
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 from tensorboardX.proto.event_pb2 import Event  # pyright: ignore[reportMissingTypeStubs]
@@ -114,6 +116,49 @@ def test_outcomes_are_counted_by_kind(config: PipelineConfig) -> None:
                 Progress("verdicts", rows // 4, 4, "parts", rows, figures={"outcomes/WA": rows / 2})
             )
     assert curves(config, "verdicts")["outcomes/WA"] == {0: 0.0, 8: 4.0}
+
+
+class Server:
+    """What MLflow's client does with a server, as far as a run needs it."""
+
+    def __init__(self) -> None:
+        self.runs: list[str] = []
+        self.logged: list[str] = []
+
+    def set_experiment(self, name: str) -> SimpleNamespace:
+        return SimpleNamespace(experiment_id=name)
+
+    def create_run(self, experiment: str) -> SimpleNamespace:
+        self.runs.append(f"{experiment}-{len(self.runs)}")
+        return SimpleNamespace(info=SimpleNamespace(run_id=self.runs[-1]))
+
+    def log_batch(self, run: str, values: list[object]) -> None:
+        self.logged.append(run)
+
+    def update_run(self, run: str, status: str) -> None: ...
+
+    def set_terminated(self, run: str) -> None: ...
+
+
+@pytest.mark.parametrize("root", ["", "memory://curves"])
+def test_a_run_that_goes_on_goes_on_in_its_run_of_mlflow_on_another_machine_too(
+    config: PipelineConfig, tmp_path: Path, root: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = Server()
+    mlflow = SimpleNamespace(
+        set_experiment=server.set_experiment,
+        MlflowClient=lambda: server,
+        entities=SimpleNamespace(Metric=lambda *values: values),
+    )
+    monkeypatch.setitem(sys.modules, "mlflow", cast(Any, mlflow))
+    for number in (1, 2):
+        chosen: dict[str, object] = {"metrics": (Tracker.MLFLOW,)}
+        if root:  # what lies on a machine goes with it
+            chosen |= {"root": root, "output": str(tmp_path / f"machine-{number}")}
+        with metered(config.model_copy(update=chosen), scripted_run.Told()) as observer:
+            observer.progress(step(number, 0.5))
+    assert len(server.runs) == 1
+    assert server.logged == server.runs * 2
 
 
 @pytest.mark.parametrize("tracker", [Tracker.WANDB, Tracker.MLFLOW])
