@@ -2,7 +2,10 @@
 
 import argparse
 import datetime
+from pathlib import Path
 from typing import Any
+
+from pipeline.files import is_local
 
 _MOST = 1e12
 """Larger numbers are slips of the hand, and products of them overflow."""
@@ -40,6 +43,16 @@ def share(text: str) -> float:
     if not 0 <= value <= 1:
         raise argparse.ArgumentTypeError(f"{text!r} is no share from 0 to 1")
     return value
+
+
+def folder(text: str) -> Path:
+    """A folder, of a job that works on local files alone."""
+    if is_local(text):
+        return Path(text)
+    raise argparse.ArgumentTypeError(
+        f"{text!r} is a URI, and this job writes to a folder: name one, on a shared volume or a "
+        "mounted bucket, and copy it afterwards"
+    )
 
 
 def cluster_address(text: str) -> str:

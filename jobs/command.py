@@ -1,7 +1,9 @@
 """What the command lines of several jobs share: the options of a config, and how a job ends."""
 
 import argparse
+import os
 import signal
+import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -12,6 +14,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from jobs.terminal import Terminal, library_output_to
+from pipeline.files import is_local
 from pipeline.settings import options
 
 Result = TypeVar("Result")
@@ -57,6 +60,17 @@ def sigterm_as_ctrl_c() -> Iterator[None]:
         raise
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+def absolute(out: str) -> str:
+    """A folder, from the root, or a URI; without the slash at its end."""
+    return os.path.abspath(out) if is_local(out) else out.rstrip("/")
+
+
+def log_of(out: str) -> Path:
+    """Where the libraries' output goes: below `out`, or, where that is a URI, which nothing can be
+    appended to, into a new folder of this machine."""
+    return Path(out if is_local(out) else tempfile.mkdtemp(prefix="log-")) / "log.txt"
 
 
 def carry_out(

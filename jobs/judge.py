@@ -25,7 +25,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from jobs.argument_types import cluster_address, positive
+from jobs.argument_types import cluster_address, folder, positive
 from jobs.command import sigterm_as_ctrl_c
 from jobs.problem_options import add_problem_options, file_problems
 from jobs.terminal import Terminal, library_output_to
@@ -87,13 +87,13 @@ def judge(chosen: argparse.Namespace, observer: Observer) -> Judging:
     isolation = Isolation.DOCKER if chosen.sandbox == "docker" else Isolation.NONE
     conditions = Conditions(isolation, IMAGE, chosen.memory_mb)
     try:
-        judging = Judging(chosen.out, problems, programs, conditions)
+        judging = Judging(str(chosen.out), problems, programs, conditions)
     except CannotJudge as error:
         programs = [each for each in programs if each.problem_id not in error.reasons]
         if not (chosen.skip_bad_rows and programs):
             raise
         observer.note(f"left out: {error}")
-        judging = Judging(chosen.out, problems, programs, conditions)
+        judging = Judging(str(chosen.out), problems, programs, conditions)
     tests = sum(len(problems[program.problem_id].tests) for program in programs)
     observer.note(f"{len(programs):,} programs of {config.kind} problems, {tests:,} tests")
     for damage in judging.damaged:
@@ -183,7 +183,7 @@ def _cluster_slot(isolation: Any) -> Iterator[Slot]:
         ray.kill(actor)
 
 
-def tell(judging: Judging, console: Console, out: str, seconds: float) -> int:
+def tell(judging: Judging, console: Console, out: Path, seconds: float) -> int:
     """Table, list and summary, from what is stored; the exit code."""
     statuses: Counter[Status] = Counter()
     rejected: list[ProgramVerdict] = []
@@ -213,7 +213,7 @@ def tell(judging: Judging, console: Console, out: str, seconds: float) -> int:
     if not_accepted > LISTED:
         console.print(f"  and {not_accepted - LISTED:,} more that are not AC, see the verdicts")
 
-    summary = Path(out) / "summary.json"
+    summary = out / "summary.json"
     write_atomically(
         str(summary),
         json.dumps(
@@ -268,7 +268,8 @@ def parser() -> argparse.ArgumentParser:
     add = options.add_argument
     add("--problems", required=True, help="file or folder of problems")
     add("--programs", required=True, help="file of programs, or the word `canonical`")
-    add("--out", required=True, help="folder for verdicts, summary and log; one judging each")
+    add("--out", required=True, type=folder,
+        help="folder for verdicts, summary and log; one judging each")  # fmt: skip
     add("--sandbox", choices=("docker", "unsafe-process"), default="docker",
         help="`unsafe-process` protects from honest mistakes only [docker]")  # fmt: skip
     add("--slots", type=positive(int), help="sandboxes at once [one per CPU, or all of a cluster]")
@@ -289,7 +290,7 @@ def parser() -> argparse.ArgumentParser:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     chosen = parser().parse_args(arguments)
-    log = Path(chosen.out) / "log.txt"
+    log = chosen.out / "log.txt"
     try:
         log.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:

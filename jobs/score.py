@@ -21,11 +21,12 @@ from typing import Any
 
 from rich.console import Console
 
-from jobs.command import carry_out
+from jobs.command import absolute, carry_out, log_of
 from jobs.problem_options import add_problem_options, read_statements
 from jobs.terminal import Terminal
 from pipeline.examples import problem_text
-from pipeline.files import StoreError
+from pipeline.files import StoreError, exists
+from pipeline.folders import local_folder
 from pipeline.functions import split_steps
 from pipeline.lock import StageLocked, stage_lock
 from pipeline.part_file import PartSummary, read_table
@@ -61,13 +62,13 @@ class Pool:
 
 
 def score(
-    model: str, candidates: Sequence[Example], out: Path, pool: Pool, observer: Observer
+    model: str, candidates: Sequence[Example], out: str, pool: Pool, observer: Observer
 ) -> StageStore[ScoredSolution]:
     """Scores of all candidates, in parts of the store that is returned. Raises OSError for a model
     that is not there, StageLocked where another driver is at it."""
     ids = content_hash(*(f"{c.solution_id}/{content_hash(c.problem, c.code)}" for c in candidates))
     store = StageStore(
-        str(out), "scores", fingerprint(model=_digest(model), candidates=ids), SCORED_SOLUTION
+        out, "scores", fingerprint(model=_digest(model), candidates=ids), SCORED_SOLUTION
     )
     parts = {
         index: candidates[start : start + CANDIDATES_PER_PART]
@@ -170,10 +171,10 @@ def _candidate(problem: Problem, program_id: str, code: str) -> Example:
 
 def _digest(model: str) -> str:
     """Identifies a model by its files."""
-    if not (Path(model) / "config.json").exists():
+    if not exists(f"{model}/config.json"):
         raise ConfigError(f"--model {model}: no trained PRM (config.json) is there")
     digest = hashlib.blake2b(digest_size=16)
-    for path in sorted(Path(model).glob("*")):
+    for path in sorted(Path(local_folder(model)).glob("*")):
         if path.is_file() and path.name != "README.md":
             digest.update(path.name.encode())
             with path.open("rb") as file:
@@ -187,11 +188,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--model", required=True, help="folder of a trained PRM")
+    parser.add_argument("--model", required=True, help="folder of a trained PRM, or URI")
     parser.add_argument("--examples", nargs="+", help="Example shards, or folders of part-*.arrow")
     parser.add_argument("--problems", help="file of problems, with --programs")
     parser.add_argument("--programs", help="JSON lines of programs, with --problems")
-    parser.add_argument("--out", required=True, type=Path, help="folder for the scores")
+    parser.add_argument("--out", required=True, help="folder for the scores, or URI")
     parser.add_argument("--actors", type=int, default=0, help="Ray actors; 0: this process [0]")
     parser.add_argument("--cpus", type=float, default=1.0, help="CPUs of one actor [1]")
     parser.add_argument("--gpus", type=float, default=0.0, help="GPUs of one actor [0]")
@@ -204,7 +205,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.error("give --examples, or --problems and --programs")
     if min(chosen.actors, chosen.cpus, chosen.gpus) < 0:
         parser.error("--actors, --cpus and --gpus cannot be negative")
-    out = chosen.out.absolute()
+    out = absolute(chosen.out)
     started = time.monotonic()
 
     def work(terminal: Terminal) -> StageStore[ScoredSolution]:
@@ -212,7 +213,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         candidates = read_candidates(chosen)
         terminal.stage("Scoring")
         pool = Pool(chosen.actors, chosen.cpus, chosen.gpus, chosen.device)
-        return score(os.path.abspath(chosen.model), candidates, out, pool, terminal)
+        return score(absolute(chosen.model), candidates, out, pool, terminal)
 
     def show(console: Console, store: StageStore[ScoredSolution]) -> None:
         rows = store.read_all(store.done())
@@ -223,7 +224,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             soft_wrap=True,
         )
 
-    return carry_out(out / "log.txt", EXPECTED, work, show)
+    return carry_out(log_of(out), EXPECTED, work, show)
 
 
 if __name__ == "__main__":

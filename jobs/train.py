@@ -4,21 +4,23 @@ python -m jobs.train --config FILE --examples DIR|FILE... --out DIR [--training.
 
 Of the config only the section `training` counts. The model of an arm is
 in DIR/<arm>/model, its labels before and after correction in DIR/<arm>/labels.arrow, its losses in
-DIR/<arm>/history.jsonl. `python -m jobs.run --stages train` does the same inside a run.
+DIR/<arm>/history.jsonl. DIR may be a URI (s3://bucket/prms), which all nodes reach; the log then
+stays on this machine. `python -m jobs.run --stages train` does the same inside a run.
 """
 
 import sys
 from collections.abc import Sequence
-from pathlib import Path
+from contextlib import ExitStack
 
 from rich.console import Console
 from rich.table import Table
 
-from jobs.command import carry_out, config_parser
+from jobs.command import absolute, carry_out, config_parser, log_of
 from jobs.submitted import refuse_vanishing
 from pipeline import flow
 from pipeline.config import SCALE_MODEL, PipelineConfig
 from pipeline.files import StoreError
+from pipeline.lock import StageLocked, stage_lock
 from pipeline.prm.data import TrainingDataError, example_files
 from pipeline.prm.results import TrainedPRM
 from pipeline.prm.trainer import TrainingFailedError, train_prms
@@ -27,15 +29,16 @@ from pipeline.settings import ConfigError, load_config
 
 EXPECTED = (
     ConfigError, StoreError, TrainingDataError, TrainingFailedError, FloatingPointError,
-    flow.StageFailed, OSError,
+    flow.StageFailed, StageLocked, OSError,
 )  # fmt: skip
 """Errors whose own words say everything."""
 
 
 def train(
-    config: PipelineConfig, examples: Sequence[str], out: Path, observer: Observer
+    config: PipelineConfig, examples: Sequence[str], out: str, observer: Observer
 ) -> dict[str, TrainedPRM]:
-    """Every arm of the config, by name. Raises what `train_prms` raises, and ConfigError."""
+    """Every arm of the config, by name. Raises what `train_prms` raises, ConfigError, and
+    StageLocked where another driver trains one of them there."""
     training = config.training
     if training.model.base == SCALE_MODEL:
         raise ConfigError(
@@ -43,7 +46,11 @@ def train(
             "a model or a directory: --training.model.base DIR"
         )
     observer.stage("Training reward models")
-    with flow.Cluster(config) as cluster:
+    storage = {arm.name: f"{out}/{arm.name}" for arm in training.arms}
+    with ExitStack() as stack:
+        for directory in storage.values():
+            stack.enter_context(stage_lock(directory))
+        cluster = stack.enter_context(flow.Cluster(config))
         cluster.join(
             CPU=training.workers * training.cpus_per_worker,
             GPU=training.workers * int(training.use_gpu),
@@ -51,7 +58,7 @@ def train(
         return train_prms(
             training,
             example_files(examples),
-            {arm.name: str(out / arm.name) for arm in training.arms},
+            storage,
             lambda now: observer.progress(flow.training_progress(now)),
         )
 
@@ -75,7 +82,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--examples", required=True, nargs="+", help="Example shards, or folders of part-*.arrow"
     )
-    parser.add_argument("--out", required=True, type=Path, help="folder that all nodes share")
+    parser.add_argument("--out", required=True, help="folder that all nodes share, or URI")
     known, overrides = parser.parse_known_args(arguments)
     try:
         config = load_config(known.config, overrides)
@@ -83,9 +90,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ConfigError as error:
         print(error, file=sys.stderr)
         return 2
-    out = known.out.absolute()
+    out = absolute(known.out)
     return carry_out(
-        out / "log.txt",
+        log_of(out),
         EXPECTED,
         lambda terminal: train(config, known.examples, out, terminal),
         _show,

@@ -16,13 +16,14 @@ import itertools
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import ray
 from pydantic import ValidationError
 from rich.console import Console
 
-from jobs.command import carry_out, config_parser
+from jobs.argument_types import folder
+from jobs.command import absolute, carry_out, config_parser
 from jobs.submitted import refuse_vanishing
 from jobs.train import EXPECTED
 from jobs.trials import Sweep, candidates, run_trials
@@ -36,7 +37,8 @@ from pipeline.evaluation.sweep import (
     sweep_plot,
     sweep_table,
 )
-from pipeline.files import StoreError, write_atomically
+from pipeline.files import StoreError, open_file, write_atomically
+from pipeline.lock import stage_lock
 from pipeline.prm.data import TrainingDataError, example_files
 from pipeline.progress import Observer, Progress
 from pipeline.settings import ConfigError, dump_config, load_config
@@ -121,8 +123,7 @@ def _sweep_of(chosen: argparse.Namespace, config: PipelineConfig) -> Sweep:
                 "nothing; sweep another arm (--arm)"
             )
     examples, validation = (
-        tuple(str(Path(path).absolute()) for path in example_files(paths))
-        for paths in (chosen.examples, chosen.validation)
+        tuple(map(absolute, example_files(paths))) for paths in (chosen.examples, chosen.validation)
     )
     refuse_vanishing(out=chosen.out)
     digest = f"{_digest(examples)} {_digest(validation)}"
@@ -132,8 +133,8 @@ def _sweep_of(chosen: argparse.Namespace, config: PipelineConfig) -> Sweep:
 def _digest(paths: Sequence[str]) -> str:
     digest = hashlib.blake2b(digest_size=16)
     for path in paths:
-        with Path(path).open("rb") as file:
-            digest.update(hashlib.file_digest(file, "blake2b").digest())
+        with open_file(path) as file:
+            digest.update(hashlib.file_digest(cast(Any, file), "blake2b").digest())
     return digest.hexdigest()
 
 
@@ -183,7 +184,7 @@ def _parser() -> argparse.ArgumentParser:
         parser.add_argument(
             f"--{name}", required=True, nargs="+", help=f"Example shards or folders: {what}"
         )
-    parser.add_argument("--out", required=True, type=Path, help="folder that all nodes share")
+    parser.add_argument("--out", required=True, type=folder, help="folder that all nodes share")
     parser.add_argument("--arm", help="what to tune [the first that corrects, else the first]")
     for name, kind, what in (
         ("learning-rates", float, "training.optimizer.learning_rate"),
@@ -211,8 +212,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
 
     def work(observer: Observer) -> list[SettingResult]:
-        results = run(sweep, settings, chosen.seeds, chosen.concurrent, observer)
-        _write(sweep, results, problems)
+        with stage_lock(sweep.out):
+            results = run(sweep, settings, chosen.seeds, chosen.concurrent, observer)
+            _write(sweep, results, problems)
         return results
 
     def show(console: Console, results: list[SettingResult]) -> None:

@@ -241,6 +241,17 @@ def test_what_is_no_address_is_refused_with_the_forms_that_are(
     assert f"--address: '{address}' is no address of a Ray cluster: HOST:PORT" in error
 
 
+def test_a_uri_is_refused_as_the_folder_instead_of_one_named_like_it(
+    files: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit, match="2"):
+        main([*files, *UNSAFE, "--out", "s3://bucket/verdicts"])
+    assert "--out: 's3://bucket/verdicts' is a URI" in capfd.readouterr().err
+    assert not (tmp_path / "s3:").exists()
+
+
 @pytest.mark.parametrize("below", ["", "/below"])
 def test_a_file_in_the_place_of_the_folder_is_named(
     files: list[str], tmp_path: Path, capfd: pytest.CaptureFixture[str], below: str

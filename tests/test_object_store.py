@@ -13,19 +13,21 @@ import boto3  # pyright: ignore[reportMissingTypeStubs]
 import pytest
 from moto.server import ThreadedMotoServer
 
+from jobs import score, train
 from jobs.run_status import run_status
 from pipeline import object_journal
-from pipeline.files import StoreError, delete, exists, listing, read_bytes, write_atomically
+from pipeline.files import StoreError, delete, exists, listing, read_bytes, tree, write_atomically
 from pipeline.folders import local_folder, publish_folder
 from pipeline.lock import StageLocked, stage_lock
 from pipeline.object_journal import ObjectJournal, open_journal
 from pipeline.part_file import DamagedPart
 from pipeline.policies.ledger import Account, Ledger
-from pipeline.records import StepLabel
+from pipeline.records import Role, StepLabel
 from pipeline.schemas import STEP_LABEL
 from pipeline.store import StageStore
 from pipeline.survey import missing_parts
 from tests import scripted_run
+from tests.training_files import write_config, write_examples
 
 _RUN = """
 import sys
@@ -167,6 +169,36 @@ def test_a_model_is_fetched_once_and_again_when_it_is_replaced(
     assert {path.name for path in again.iterdir()} == {"config.json", "weights"}
     with pytest.raises(FileNotFoundError, match="no such folder"):
         local_folder(f"{bucket}/models/two")
+
+
+def test_a_training_into_an_object_store_locks_it_and_makes_no_folder_of_its_name(
+    bucket: str, base: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    config = write_config(tmp_path, base)
+    examples = write_examples(tmp_path / "e", Role.TRAIN, Role.META)
+    monkeypatch.chdir(tmp_path)
+    out = f"{bucket}/locked"
+    with stage_lock(f"{out}/prm_corrected"):
+        assert train.main(["--config", config, "--examples", examples, "--out", f"{out}/"]) == 1
+    assert f"{out}/prm_corrected/lock.json: another driver" in capfd.readouterr().out
+    assert {path.name for path in tmp_path.iterdir()} == {"config.yaml", "e"}
+
+
+@pytest.mark.slow
+def test_a_model_is_trained_into_an_object_store_and_scores_from_there(
+    bucket: str, base: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    config = write_config(tmp_path, base, arms=[{"name": "orm", "targets": "final"}], epochs=1)
+    examples = write_examples(tmp_path / "e", Role.TRAIN)
+    out = f"{bucket}/trained"
+    assert train.main(["--config", config, "--examples", examples, "--out", out]) == 0
+    assert {"checkpoint.pt", "done.json", "labels.arrow"} <= listing(f"{out}/orm").keys()
+    scored = ["--model", f"{out}/orm/model", "--examples", examples, "--out", f"{bucket}/scored"]
+    assert score.main(scored) == 0
+    (parts,) = (name for name in tree(f"{bucket}/scored") if name.endswith(".arrow"))
+    assert parts.startswith("scores/")
 
 
 @pytest.mark.slow

@@ -12,6 +12,7 @@ import torch
 from transformers import AutoModelForTokenClassification
 
 from jobs.train import main
+from pipeline.lock import stage_lock
 from pipeline.part_file import read_table
 from pipeline.prm.results import read_pace
 from pipeline.records import LabelEstimate, Role
@@ -79,6 +80,16 @@ def wait_for(path: Path, job: subprocess.Popen[bytes]) -> None:
         assert job.poll() is None, "the job ended before its first checkpoint"
         assert time.monotonic() < deadline, "no checkpoint"
         time.sleep(0.02)
+
+
+def test_a_second_training_into_the_same_folder_is_refused(
+    arguments: list[str], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with stage_lock(str(tmp_path / "prm_corrected")):
+        assert main([*arguments, "--out", str(tmp_path)]) == 1
+    told = capfd.readouterr().out
+    assert "another driver is working on this stage" in " ".join(told.split())
+    assert not (tmp_path / "prm_corrected" / "checkpoint.pt").exists()
 
 
 def test_a_model_that_a_run_trains_for_itself_is_told_to_be_named(

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from jobs.tune import main
+from pipeline.lock import stage_lock
 from pipeline.records import Role
 from pipeline.settings import load_config
 from tests.training_files import write_config, write_examples
@@ -94,6 +95,22 @@ def test_shards_without_validation_candidates_are_told(
     words = [*arguments, "--validation", test_only, "--out", str(tmp_path / "out")]
     assert main(words) == 2
     assert "holds no candidate of a validation problem" in capsys.readouterr().err
+
+
+def test_a_uri_is_refused_as_the_folder(
+    arguments: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        main([*arguments, "--out", "s3://bucket/sweep"])
+    assert "--out: 's3://bucket/sweep' is a URI" in capsys.readouterr().err
+
+
+def test_a_second_sweep_into_the_same_folder_is_refused(
+    arguments: list[str], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with stage_lock(str(tmp_path)):
+        assert main([*arguments, "--out", str(tmp_path)]) == 1
+    assert "another driver is working on this stage" in " ".join(capfd.readouterr().out.split())
 
 
 def test_a_list_that_is_none_is_refused(
