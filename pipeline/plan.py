@@ -60,7 +60,7 @@ LOGIC_VERSIONS = {
     "rollouts": 4,
     "truths": 4,
     "examples": 2,
-    "prm": 2,
+    "prm": 3,
     "correction": 2,
     "scores": 1,
 }

@@ -2,9 +2,12 @@
 
 ONE_CLUSTER = "tests/cluster"
 ONE_ENGINE = "one vLLM engine"
+ONE_TRAINING = "one training"
 GROUPS = {
     "tests/policies/test_vllm.py": ONE_ENGINE,
     "tests/policies/test_vllm_actor.py": ONE_ENGINE,
+    "tests/prm/test_trainer.py": ONE_TRAINING,
+    "tests/prm/test_restarts.py": ONE_TRAINING,
 }
 """Files with a fixture in common that takes long to set up, as have those of a cluster. Any other
 file is a group of its own."""
@@ -14,7 +17,7 @@ LONGEST_FIRST = (
     "tests/test_story.py",
     "tests/test_submit.py",
     ONE_ENGINE,
-    "tests/prm/test_trainer.py",
+    ONE_TRAINING,
     "tests/policies/test_openai_run.py",
     "tests/test_train_job.py",
     "tests/test_tune_job.py",

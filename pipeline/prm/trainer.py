@@ -23,6 +23,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from pipeline.config import ArmConfig, Correction, Targets, TrainingConfig
 from pipeline.files import FileState, tree
 from pipeline.folders import local_folder
+from pipeline.prm.base_identity import base_identity
 from pipeline.prm.data import TrainingDataError, read_examples
 from pipeline.prm.results import HistoryRow, TrainedPRM, finished
 from pipeline.records import content_hash
@@ -101,7 +102,11 @@ def train_prms(
         config,
         tuple(_absolute(path) for path in examples),
         {arm.name: _absolute(storage[arm.name], make=True) for arm in config.arms},
-        content_hash(_shaping_options(config), read_examples(examples, config).fingerprint()),
+        content_hash(
+            _shaping_options(config),
+            base_identity(config.model.base),
+            read_examples(examples, config).fingerprint(),
+        ),
     )
     done = _finished_arms(job)
     if len(done) < len(config.arms):
@@ -305,7 +310,7 @@ def _shaping_options(config: TrainingConfig) -> str:
             "threads_per_worker": True,
             "micro_batch_size": True,
             "checkpoint_every": True,
-            "model": {"base": True},
+            "model": {"base": True},  # counts by what it is, not by where
         }
     )
 
