@@ -41,6 +41,8 @@ from pipeline.workers import (
     ScoreParts,
     new_row,
 )
+from sandbox.container import connect
+from sandbox.transport import SandboxUnavailable
 
 ACTOR_RETRIES = 5
 """Restarts of an actor and retries of a part after a crash: one more than a poisonous problem takes
@@ -71,6 +73,16 @@ class Cluster:
 
     def __exit__(self, *exc: object) -> None:
         self.leave()
+
+    def expect_engine(self) -> None:
+        """Raises StageFailed where programs are to be executed on this machine in Docker and no
+        engine answers: told before anything is started or paid, not by every worker in turn."""
+        if os.environ.get("RAY_ADDRESS") or self._config.sandbox.isolation != "docker":
+            return
+        try:
+            connect().close()
+        except SandboxUnavailable as error:
+            raise StageFailed(str(error)) from error
 
     def leave(self) -> None:
         """End all of this job's actors. Ray Data only asks them to end when they are idle: those of
@@ -135,6 +147,7 @@ def sample(
     work = [(stage, list(roles)) for stage in (plan.solutions, plan.verdicts)]
     with working_on(work, observer, retry_quarantined) as rounds:
         for unsampled, unjudged in rounds:
+            cluster.expect_engine()
             _ask_ahead(observer, plan.sampling_policy(), unsampled, SampleParts, plan)
             policies = _policy_pool(plan.sampling_policy(), plan.config.sampling.pool)
             cluster.join(CPU=policies["num_cpus"], GPU=policies["num_gpus"] if unsampled else 0)
@@ -196,6 +209,8 @@ def _rolled_out(
 ) -> Dataset | None:
     """solutions -> completions -> rollouts (-> truths) of one wave."""
     to_judge = sorted(set().union(*unjudged) - set(unasked))
+    if unasked or to_judge:
+        cluster.expect_engine()
     _ask_ahead(observer, plan.rollout_policy(), unasked, CompleteParts, plan, wave)
     policies = _policy_pool(plan.rollout_policy(), plan.config.rollouts.pool)
     cluster.join(CPU=policies["num_cpus"], GPU=policies["num_gpus"] if unasked else 0)

@@ -3,8 +3,14 @@ different directories, while what no sandbox has shaped is shared."""
 
 from pathlib import Path
 
+import pytest
+import ray
+
+from jobs.run import run
 from pipeline.config import PipelineConfig, SandboxConfig, ScaleModelProblems, VLLMPolicy
 from pipeline.plan import Plan, make_plan
+from pipeline.rounds import StageFailed
+from tests.scripted_run import Told, config, write_problems
 
 
 def plan(place: Path, sandbox: SandboxConfig) -> Plan:
@@ -39,3 +45,14 @@ def test_every_stage_that_executes_keeps_isolations_apart(tmp_path: Path) -> Non
 
 def test_a_run_is_isolated_unless_it_asks_not_to_be() -> None:
     assert SandboxConfig().isolation == "docker"
+
+
+def test_a_run_on_a_machine_without_an_engine_stops_before_anything_is_started_or_paid(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DOCKER_HOST", f"unix://{tmp_path}/nobody-listens")
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    write_problems(tmp_path, ["Double it."])
+    with pytest.raises(StageFailed, match=f"{tmp_path}/nobody-listens"):
+        run(config(tmp_path, isolation="docker"), ["sample"], Told())
+    assert not ray.is_initialized()
