@@ -58,7 +58,8 @@ def local_ray() -> Iterator[None]:
     """A Ray cluster of this module: jobs of this process work on it, jobs it starts join it."""
     import ray  # most tests do without
 
-    ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False)
+    slots = {"docker": 1}
+    ray.init("local", num_cpus=2, resources=slots, include_dashboard=False, log_to_driver=False)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RAY_ADDRESS", ray.get_runtime_context().gcs_address)
         yield

@@ -222,17 +222,20 @@ class Told:
 
 def go(chosen: PipelineConfig, *, retry_quarantined: bool = False) -> list[str]:
     """Sample and label with the scripted workers; what was told."""
-    # Not at the top: the workers, which import this module too, start without torch.
+    # Not at the top: the workers, which import this module too, start without these.
+    import pytest
+
     from jobs.run import run
     from pipeline import flow
 
-    flow.SampleParts = ScriptedSampleParts
-    flow.CompleteParts = ScriptedCompleteParts
-    flow.JudgeSolutionParts = ScriptedJudgeSolutionParts
-    flow.JudgeRolloutParts = ScriptedJudgeRolloutParts
-    flow.JoinParts = ScriptedJoinParts
     told = Told()
-    run(chosen, ["sample", "label"], told, retry_quarantined=retry_quarantined)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(flow, "SampleParts", ScriptedSampleParts)
+        patch.setattr(flow, "CompleteParts", ScriptedCompleteParts)
+        patch.setattr(flow, "JudgeSolutionParts", ScriptedJudgeSolutionParts)
+        patch.setattr(flow, "JudgeRolloutParts", ScriptedJudgeRolloutParts)
+        patch.setattr(flow, "JoinParts", ScriptedJoinParts)
+        run(chosen, ["sample", "label"], told, retry_quarantined=retry_quarantined)
     return told.notes
 
 
