@@ -8,7 +8,9 @@ and its answers are paid for: they go to the journal. Drivers, workers that ask,
 execute, containers and whole nodes get SIGKILL; a dead driver is started again, and for a dead node
 a fresh one joins. Afterwards the run is held against one that nobody disturbed.
 
-A part or a call is in flight at a kill if a process that died of it had begun it and not ended it.
+A part or a call is in flight at a kill if a process that died of it had begun it and not ended it,
+or one that was ended with the round that the kill brought down (Ray Data gives up a pipeline when a
+task's actor is out of reach for a moment).
 """
 
 import argparse
@@ -151,11 +153,11 @@ class Soaked:
         found: dict[int, list[tuple[Event, bool]]] = {kill.number: [] for kill in self.kills}
         begun = [event for event in self.told if event.what is begin]
         for event in unfinished(self.told, begin, end):
-            again = any(e.about == event.about and e.at > event.at for e in begun)
-            for kill in self.kills:
-                if event.pid in kill.pids:
-                    found[kill.number].append((event, again))
-                    break
+            again = [e.at for e in begun if e.about == event.about and e.at > event.at]
+            died_of = [kill for kill in self.kills if event.pid in kill.pids]
+            in_between = [k for k in self.kills if event.at < k.at < min(again, default=0.0)]
+            for kill in (died_of or in_between)[-1:]:
+                found[kill.number].append((event, bool(again)))
         return found
 
 

@@ -88,7 +88,7 @@ def test_a_second_training_into_the_same_folder_is_refused(
     with stage_lock(str(tmp_path / "prm_corrected")):
         assert main([*arguments, "--out", str(tmp_path)]) == 1
     told = capfd.readouterr().out
-    assert "another driver is working on this stage" in " ".join(told.split())
+    assert "another driver is working on it" in " ".join(told.split())
     assert not (tmp_path / "prm_corrected" / "checkpoint.pt").exists()
 
 

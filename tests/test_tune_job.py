@@ -110,7 +110,7 @@ def test_a_second_sweep_into_the_same_folder_is_refused(
 ) -> None:
     with stage_lock(str(tmp_path)):
         assert main([*arguments, "--out", str(tmp_path)]) == 1
-    assert "another driver is working on this stage" in " ".join(capfd.readouterr().out.split())
+    assert "another driver is working on it" in " ".join(capfd.readouterr().out.split())
 
 
 def test_a_list_that_is_none_is_refused(

@@ -76,10 +76,11 @@ def make_example(
         written[: count + 1] == operations[: count + 1] for count in range(len(functions))
     )
     problem = " then ".join(operations)
-    solution_id = content_hash(problem, code, index)
+    of_role = [] if role is Role.TRAIN else [role]  # no problem is in two roles
+    solution_id = content_hash(problem, code, index, *of_role)
     return Example(
         solution_id=solution_id,
-        problem_id=content_hash(problem, *([] if role is Role.TRAIN else [role])),
+        problem_id=content_hash(problem, *of_role),
         role=role,
         difficulty=str(len(operations)),
         problem=problem,
