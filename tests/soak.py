@@ -155,7 +155,9 @@ class Soaked:
         for event in unfinished(self.told, begin, end):
             again = [e.at for e in begun if e.about == event.about and e.at > event.at]
             died_of = [kill for kill in self.kills if event.pid in kill.pids]
-            in_between = [k for k in self.kills if event.at < k.at < min(again, default=0.0)]
+            # A container takes no process along, and so no round.
+            fatal = [kill for kill in self.kills if kill.kind is not Kind.CONTAINER]
+            in_between = [kill for kill in fatal if event.at < kill.at < min(again, default=0.0)]
             for kill in (died_of or in_between)[-1:]:
                 found[kill.number].append((event, bool(again)))
         return found

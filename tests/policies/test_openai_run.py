@@ -13,6 +13,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -181,8 +182,14 @@ class Story:
 
 
 @pytest.fixture(scope="module")
-def story(tmp_path_factory: pytest.TempPathFactory, server: FaultServer) -> Story:
-    place = tmp_path_factory.mktemp("p")  # Ray's sockets want a short path
+def place() -> Iterator[Path]:
+    """With a short path, as Ray's sockets want it."""
+    with tempfile.TemporaryDirectory(prefix="paid-") as directory:
+        yield Path(directory)
+
+
+@pytest.fixture(scope="module")
+def story(place: Path, server: FaultServer) -> Story:
     programmer = Programmer()
 
     def slowly(body: dict[str, Any]) -> dict[str, Any]:
