@@ -59,7 +59,7 @@ NODES = 3
 ASKING_AT_ONCE = 2  # parts of one policy worker
 POLICY_WORKERS = 2
 SLOTS = 3
-SECONDS_PER_ANSWER = 0.3
+SECONDS_PER_ANSWER = 0.6  # in all longer than a sandbox takes to start
 PATIENCE_S = 1800.0
 """For the whole run; a machine that is busy with something else takes its time."""
 
