@@ -17,6 +17,7 @@ from jobs.command import carry_out, config_parser
 from jobs.run_status import StatusError, read_manifest
 from jobs.submitted import refuse_vanishing
 from pipeline import flow, groundwork, outcome
+from pipeline.cluster import Cluster
 from pipeline.config import PipelineConfig
 from pipeline.evaluation.evaluate import EvaluationError
 from pipeline.evaluation.results import Selection
@@ -80,7 +81,7 @@ def _tell(
         observer.stage("Small policy: a language model trained from scratch")
         groundwork.train_small_policy(plan, observer)
 
-    with flow.Cluster(config) as cluster:
+    with Cluster(config, observer) as cluster:
         if "sample" in stages:
             observer.stage("Sampling solutions, executing their unit tests")
             flow.sample(cluster, plan, roles, observer, retry_quarantined=retry)

@@ -18,6 +18,7 @@ from rich.table import Table
 from jobs.command import absolute, carry_out, config_parser, log_of
 from jobs.submitted import refuse_vanishing
 from pipeline import flow
+from pipeline.cluster import Cluster
 from pipeline.config import SCALE_MODEL, PipelineConfig
 from pipeline.files import StoreError
 from pipeline.lock import StageLocked, stage_lock
@@ -50,11 +51,9 @@ def train(
     with ExitStack() as stack:
         for directory in storage.values():
             stack.enter_context(stage_lock(directory))
-        cluster = stack.enter_context(flow.Cluster(config))
-        cluster.join(
-            CPU=training.workers * training.cpus_per_worker,
-            GPU=training.workers * int(training.use_gpu),
-        )
+        cluster = stack.enter_context(Cluster(config, observer, root=out))
+        cluster.join(flow.training_workers(training))
+        stack.enter_context(cluster.telling_of_lacks())
         return train_prms(
             training,
             example_files(examples),

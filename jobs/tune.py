@@ -28,6 +28,7 @@ from jobs.submitted import refuse_vanishing
 from jobs.train import EXPECTED
 from jobs.trials import Sweep, candidates, run_trials
 from pipeline import flow
+from pipeline.cluster import Cluster
 from pipeline.config import SCALE_MODEL, Correction, PipelineConfig
 from pipeline.evaluation.sweep import (
     Setting,
@@ -91,8 +92,8 @@ def run(
     needs = {"CPU": training.workers * training.cpus_per_worker}
     needs["GPU"] = float(training.workers * training.use_gpu)
     observer.stage(f"Sweeping {len(settings)} settings of {sweep.arm.name}")
-    with flow.Cluster(sweep.config) as cluster:
-        cluster.join(**needs)
+    with Cluster(sweep.config, observer, root=sweep.out) as cluster:
+        cluster.join(flow.training_workers(training))
         there = ray.cluster_resources()
         room = max(1, int(min(there.get(name, 0) // need for name, need in needs.items() if need)))
         return sweep_settings(sweep, settings, seeds, min(at_once or room, room), observer)

@@ -7,10 +7,9 @@ stage are two pools of one streaming pipeline: a part is executed as soon as it 
 """
 
 import dataclasses
-import os
 from collections.abc import Sequence
 from contextlib import ExitStack
-from typing import Any, Self, cast
+from typing import Any, cast
 
 import ray
 import ray.exceptions
@@ -18,7 +17,8 @@ from ray.data import ActorPoolStrategy, DataContext, Dataset
 
 from pipeline.ahead import ask_ahead
 from pipeline.attempts import Place
-from pipeline.config import PipelineConfig, PolicyConfig, PoolConfig, VLLMPolicy
+from pipeline.cluster import Cluster, Workers
+from pipeline.config import PolicyConfig, PoolConfig, TrainingConfig, VLLMPolicy
 from pipeline.files import delete, exists
 from pipeline.journal import JournalError
 from pipeline.lock import stage_lock
@@ -41,8 +41,6 @@ from pipeline.workers import (
     ScoreParts,
     new_row,
 )
-from sandbox.container import connect
-from sandbox.transport import SandboxUnavailable
 
 ACTOR_RETRIES = 5
 """Restarts of an actor and retries of a part after a crash: one more than a poisonous problem takes
@@ -53,83 +51,7 @@ INIT_DEATHS = 2
 which ends the stage on all nodes; many would start an engine again and again whose model is not
 there."""
 
-_STARTS = 3
-"""Tries to start a local cluster."""
-
-
-class Cluster:
-    """The Ray cluster of this job, joined when there is work for it: a finished run starts none.
-
-    Inside a submitted job, and wherever RAY_ADDRESS is set, that is the cluster it names; else a
-    local one with as many `docker` slots as the config gives.
-    """
-
-    def __init__(self, config: PipelineConfig) -> None:
-        self._config = config
-        self._joined_here = False
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self.leave()
-
-    def expect_engine(self) -> None:
-        """Raises StageFailed where programs are to be executed on this machine in Docker and no
-        engine answers: told before anything is started or paid, not by every worker in turn."""
-        if os.environ.get("RAY_ADDRESS") or self._config.sandbox.isolation != "docker":
-            return
-        try:
-            connect().close()
-        except SandboxUnavailable as error:
-            raise StageFailed(str(error)) from error
-
-    def leave(self) -> None:
-        """End all of this job's actors. Ray Data only asks them to end when they are idle: those of
-        a round that was ended would go on, beside those of the next, with the same parts."""
-        if self._joined_here:
-            self._joined_here = False
-            ray.shutdown()
-
-    def join(self, **needs: float) -> None:
-        """Raises StageFailed if the cluster cannot be reached, or if a local one, which cannot
-        grow, lacks what the next stage `needs` (CPU, GPU): Ray would wait for it for ever."""
-        if not ray.is_initialized():
-            quiet: dict[str, Any] = {"logging_level": "ERROR", "log_to_driver": False}
-            self._joined_here = True
-            if os.environ.get("RAY_ADDRESS"):
-                try:
-                    ray.init(**quiet)
-                except ConnectionError as error:
-                    raise StageFailed(
-                        f"RAY_ADDRESS={os.environ['RAY_ADDRESS']}: no Ray cluster answers ({error})"
-                    ) from error
-            else:
-                self._start(**quiet)
-        if os.environ.get("RAY_ADDRESS"):
-            return
-        there = ray.cluster_resources()
-        for resource, amount in needs.items():
-            if amount > there.get(resource, 0):
-                raise StageFailed(
-                    f"this stage needs {amount:g} {resource}, this machine has "
-                    f"{there.get(resource, 0):g}: ask for less in the config (gpus, use_gpu, "
-                    "workers, cpus), or run on a cluster (RAY_ADDRESS)"
-                )
-
-    def _start(self, **quiet: Any) -> None:
-        """A local cluster. Ray gives its daemons 30 s to start, whatever else the machine does."""
-        slots = {"docker": float(self._config.sandbox.slots)}
-        for left in reversed(range(_STARTS)):
-            try:
-                ray.init(address="local", resources=slots, include_dashboard=False, **quiet)
-                return
-            except Exception as error:  # Ray has no class of its own for it
-                ray.shutdown()
-                if not left:
-                    raise StageFailed(
-                        f"Ray did not start on this machine in {_STARTS} tries: {error}"
-                    ) from error
+_SANDBOXES = Workers("sandbox worker", {"docker": 1})
 
 
 # --- the stages --------------------------------------------------------------------------------
@@ -150,8 +72,7 @@ def sample(
             cluster.expect_engine()
             _ask_ahead(observer, plan.sampling_policy(), unsampled, SampleParts, plan)
             policies = _policy_pool(plan.sampling_policy(), plan.config.sampling.pool)
-            cluster.join(CPU=policies["num_cpus"], GPU=policies["num_gpus"] if unsampled else 0)
-            _say_if_no_slots(observer)
+            cluster.join(*_policy_workers(policies, unsampled), _SANDBOXES)
             sampled = _map(_parts(rounds, unsampled), SampleParts, policies, plan)
             ready = _parts(rounds, sorted(set(unjudged) - set(unsampled)))
             programs = _union(sampled, ready)
@@ -209,12 +130,12 @@ def _rolled_out(
 ) -> Dataset | None:
     """solutions -> completions -> rollouts (-> truths) of one wave."""
     to_judge = sorted(set().union(*unjudged) - set(unasked))
-    if unasked or to_judge:
+    sandboxes = [_SANDBOXES] if unasked or to_judge else []
+    if sandboxes:
         cluster.expect_engine()
     _ask_ahead(observer, plan.rollout_policy(), unasked, CompleteParts, plan, wave)
     policies = _policy_pool(plan.rollout_policy(), plan.config.rollouts.pool)
-    cluster.join(CPU=policies["num_cpus"], GPU=policies["num_gpus"] if unasked else 0)
-    _say_if_no_slots(observer)
+    cluster.join(*_policy_workers(policies, unasked), *sandboxes)
     completed = _map(_parts(rounds, unasked), CompleteParts, policies, plan, wave)
     programs = _union(completed, _parts(rounds, to_judge))
     return _map(programs, JudgeRolloutParts, _sandbox_pool(plan), plan, wave)
@@ -237,11 +158,9 @@ def train(cluster: Cluster, plan: Plan, roles: dict[int, Role], observer: Observ
             observer.progress(Progress(arm.name, 1, 1, "model"))
     if not unfinished:
         return
-    cluster.join(
-        CPU=training.workers * training.cpus_per_worker,
-        GPU=training.workers * int(training.use_gpu),
-    )
+    cluster.join(training_workers(training))
     with ExitStack() as stack:
+        stack.enter_context(cluster.telling_of_lacks())
         for arm in unfinished:
             stack.enter_context(stage_lock(plan.prm_directory(arm)))
         train_prms(
@@ -250,6 +169,12 @@ def train(cluster: Cluster, plan: Plan, roles: dict[int, Role], observer: Observ
             {arm.name: plan.prm_directory(arm) for arm in unfinished},
             lambda now: observer.progress(training_progress(now)),
         )
+
+
+def training_workers(training: TrainingConfig) -> Workers:
+    """Those of a training start together or not at all."""
+    each = {"CPU": training.cpus_per_worker, "GPU": float(training.use_gpu)}
+    return Workers("training workers", each, training.workers)
 
 
 def training_progress(now: TrainingProgress) -> Progress:
@@ -292,7 +217,7 @@ def score(
                 "num_cpus": training.cpus_per_worker,
                 "num_gpus": int(training.use_gpu),
             }
-            cluster.join(CPU=pool["num_cpus"], GPU=pool["num_gpus"])
+            cluster.join(Workers("scoring worker", _asked_by(pool)))
             # Arm by arm, so that a worker seldom has to load another model.
             rows = [
                 {"part": part, "arm": arm.name}
@@ -326,8 +251,9 @@ def _drain(cluster: Cluster, rounds: Rounds, dataset: Dataset | None) -> None:
     if dataset is None:
         return
     try:
-        if _heard_out(rounds, dataset):
-            return
+        with cluster.telling_of_lacks():
+            if _heard_out(rounds, dataset):
+                return
     except ray.exceptions.RayError as error:
         rounds.died(error, _root_cause(error))
     cluster.leave()
@@ -397,6 +323,14 @@ def _policy_pool(policy: PolicyConfig, pool: PoolConfig) -> Row:
     }
 
 
+def _policy_workers(pool: Row, unasked: Sequence[int]) -> list[Workers]:
+    return [Workers("policy worker", _asked_by(pool))] if unasked else []
+
+
+def _asked_by(pool: Row) -> dict[str, float]:
+    return {"CPU": pool["num_cpus"], "GPU": pool["num_gpus"]}
+
+
 def _sandbox_pool(plan: Plan) -> Row:
     """They ask for no CPU: the slots are what bounds them, and the containers' own limits."""
     return {
@@ -404,14 +338,6 @@ def _sandbox_pool(plan: Plan) -> Row:
         "num_cpus": 0,
         "resources": {"docker": 1},
     }
-
-
-def _say_if_no_slots(observer: Observer) -> None:
-    if not ray.cluster_resources().get("docker"):
-        observer.note(
-            "no node with `docker` slots is up yet: waiting for the autoscaler, or for "
-            """`ray start --address ... --resources '{"docker": 4}'` beside a Docker engine"""
-        )
 
 
 def _root_cause(error: BaseException) -> str:

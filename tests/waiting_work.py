@@ -1,19 +1,22 @@
 """Work that waits instead of computing, for benchmarks of the flow around it.
 
-The flow, its actors, Ray and the store are real. A policy's part takes `ANSWER_S`, a sandbox's
-`JUDGE_S` (environment variables, seconds), and both give light rows: a few milliseconds of CPU per
-part are left, those of the flow.
+The flow, its actors, Ray and the store are real. A policy's part takes `ANSWER_S` on average, half
+of that to one and a half times it, as answers do (all alike, they would all end at once); a
+sandbox's takes `JUDGE_S` (environment variables, seconds). Both give light rows: what CPU time a
+part takes is the flow's.
 """
 
 import asyncio
 import dataclasses
 import os
+import random
 import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from pipeline import flow
+from pipeline.cluster import Cluster
 from pipeline.config import PipelineConfig
 from pipeline.plan import Plan, make_plan
 from pipeline.quarantine import Slice
@@ -38,11 +41,13 @@ class WaitingSampleParts(PolicyWorker):
         self.turns, self.patience = Turns(), Patience()
 
     async def ask(self, piece: Slice) -> list[Solution]:
-        await asyncio.sleep(float(os.environ["ANSWER_S"]))
+        problems = piece.read(self.plan.problems)
+        share = random.Random(problems[0].problem_id).uniform(0.5, 1.5)
+        await asyncio.sleep(share * float(os.environ["ANSWER_S"]))
         return [
             Solution(f"{each.problem_id}-{index}", each.problem_id, VERSION, index, "", "",
                      FinishReason.STOP, 9, 30, 0, 0.0)
-            for each in piece.read(self.plan.problems)
+            for each in problems
             for index in range(self.plan.config.sampling.samples)
         ]  # fmt: skip
 
@@ -79,5 +84,6 @@ def run(plan: Plan, roles: Mapping[int, Role]) -> None:
     """`flow.sample`, with workers that wait, in the Ray that has been started."""
     flow.SampleParts = WaitingSampleParts  # pyright: ignore[reportPrivateImportUsage]
     flow.JudgeSolutionParts = WaitingJudgeParts  # pyright: ignore[reportPrivateImportUsage]
-    with flow.Cluster(plan.config) as cluster:
-        flow.sample(cluster, plan, dict(roles), scripted_run.Told())
+    told = scripted_run.Told()
+    with Cluster(plan.config, told) as cluster:
+        flow.sample(cluster, plan, dict(roles), told)

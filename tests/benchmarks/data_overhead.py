@@ -20,6 +20,7 @@ from pathlib import Path
 import ray
 
 from pipeline import flow
+from pipeline.cluster import Cluster
 from pipeline.plan import Plan
 from pipeline.quarantine import Slice
 from pipeline.records import Role
@@ -46,7 +47,7 @@ def plain_loop(plan: Plan, roles: dict[int, Role]) -> float:
 
 def through_the_flow(plan: Plan, roles: dict[int, Role]) -> float:
     started = time.perf_counter()
-    with flow.Cluster(plan.config) as cluster:
+    with Cluster(plan.config, Told()) as cluster:
         flow.label(cluster, plan, roles, Told())
     return time.perf_counter() - started
 

@@ -1,0 +1,84 @@
+"""What a job is told of a cluster of several nodes that it joins."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+import ray
+
+from pipeline import cluster as joining
+from pipeline.cluster import Cluster, Workers
+from pipeline.rounds import StageFailed
+from tests.scripted_run import Told, config
+from tests.soak import Nodes
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600), pytest.mark.usefixtures("on_nodes")]
+
+WITH_DISKS = Workers("training workers", {"disks": 1.0}, 2)
+
+
+@contextmanager
+def another_node(nodes: Nodes, *prefix: str, **resources: float) -> Iterator[None]:
+    """A node in processes of its own, started by the command `prefix`."""
+    command = [
+        *prefix, sys.executable, "-m", "ray.scripts.scripts", "start", "--block",
+        f"--address={nodes.address}", "--num-cpus=1",
+        f"--resources={resources}".replace("'", '"'),
+    ]  # fmt: skip
+    before = len(ray.nodes())
+    node = subprocess.Popen(command, stdout=subprocess.DEVNULL, start_new_session=True)
+    try:
+        while len(ray.nodes()) == before:
+            assert node.poll() is None, "the node ended"
+            time.sleep(0.2)
+        yield
+    finally:
+        os.killpg(node.pid, signal.SIGTERM)
+        node.wait()
+
+
+def test_what_is_waited_for_is_told_at_once_and_again_until_it_is_there(
+    nodes: Nodes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(joining, "_LOOK_S", 0.2)
+    monkeypatch.setattr(joining, "_AGAIN_S", 1.0)
+    told = Told()
+    with Cluster(config(tmp_path), told) as cluster:
+        cluster.join(WITH_DISKS)
+        assert len(told.notes) == 1
+        assert "room for 2 training workers with 1 disks each" in told.notes[0]
+        with cluster.telling_of_lacks():
+            time.sleep(2)
+            assert told.notes[0] == told.notes[1]
+            assert len(told.notes) <= 4
+            with another_node(nodes, disks=2.0):
+                deadline = time.monotonic() + 60
+                while "has room" not in told.notes[-1] and time.monotonic() < deadline:
+                    time.sleep(0.2)
+                assert told.notes[-1] == "the cluster has room for this stage now"
+                cluster.join(WITH_DISKS)
+                assert told.notes[-1] == "the cluster has room for this stage now"
+
+
+def test_a_root_that_is_another_folder_on_some_node_is_refused(
+    nodes: Nodes, tmp_path: Path
+) -> None:
+    """A node in a mount namespace of its own, with an empty file system where the root is."""
+    root = tmp_path / "store"
+    root.mkdir()
+    shadowed = ("unshare", "--map-root-user", "--mount", "bash", "-c",
+                f'mount -t tmpfs none {root} && exec "$@"', "bash")  # fmt: skip
+    chosen = config(tmp_path).model_copy(update={"root": str(root)})
+    with Cluster(chosen, Told()) as cluster:
+        cluster.join()  # all nodes see it
+        unseen = pytest.raises(StageFailed, match=f"root {root} is not the same folder on 1 of")
+        with another_node(nodes, *shadowed, shadowed=1.0), unseen:
+            cluster.join()
+        with Cluster(chosen, Told(), root="s3://bucket/prefix") as cluster:
+            cluster.join()  # nothing to look for
