@@ -61,7 +61,7 @@ LOGIC_VERSIONS = {
     "truths": 4,
     "examples": 2,
     "prm": 3,
-    "correction": 2,
+    "correction": 3,
     "scores": 1,
 }
 """Bumped by hand when a stage's code changes what it computes from the same inputs."""

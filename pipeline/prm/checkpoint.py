@@ -15,11 +15,12 @@ from torch import Tensor
 from pipeline.files import exists, is_local, read_bytes, write_atomically
 from pipeline.prm.correction import CorrectionState
 from pipeline.prm.data import TrainingDataError
+from pipeline.prm.directional_derivative import Stride
 from pipeline.prm.flat_parameters import Layout
 from pipeline.prm.label_table import CorrectedLabels
 from pipeline.prm.results import HistoryRow, check_fingerprint
 
-FORMAT = 2
+FORMAT = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +81,9 @@ def load_state(storage: str, fingerprint: str) -> ArmState | None:
             "labels": CorrectedLabels(
                 **{k: tuple(column) for k, column in saved["labels"].items()}
             ),
-            "correction": CorrectionState(**saved["correction"]),
+            "correction": CorrectionState(
+                **saved["correction"] | {"stride": Stride(**saved["correction"]["stride"])}
+            ),
             "history": tuple(HistoryRow(**row) for row in saved["history"]),
         }
     )

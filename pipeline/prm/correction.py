@@ -14,13 +14,14 @@ The same rule moves the logit of a label (`label_space: logit`, with h dy/dlogit
 and, where weights are learned, w_i / 2 in the place of y_i, which starts at 1/2.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from pipeline.config import CorrectionConfig, LabelSpace
+from pipeline.prm.directional_derivative import Stride
 from pipeline.prm.label_table import MOST_WEIGHT, LabelTable
 from pipeline.prm.parallel import Ranks
 
@@ -37,7 +38,7 @@ class CorrectionState:
 
     meta_gradient: Float[Tensor, " P"] | None = None  # running mean, not yet bias-corrected
     corrections: int = 0
-    distance: float | None = None  # along v, of the last central difference
+    stride: Stride = field(default_factory=Stride)
     stopped_at: int | None = None  # the optimizer step at which the guard stopped it
 
 

@@ -5,7 +5,7 @@ for every batch:
     phi -> phi'                                                      AdamW, clipped
     every k steps, after warm-up, where the arm corrects:
         meta loss at phi' on finished programs                       one more gradient
-        hypergradient of the batch's labels                          two forward passes
+        hypergradient of the batch's labels                          one forward pass or two
         labels of the batch move, or weights, or the corrector
 """
 
@@ -35,6 +35,7 @@ from pipeline.prm.correction import (
 )
 from pipeline.prm.corrector import Corrector, step_features
 from pipeline.prm.data import TrainingDataError
+from pipeline.prm.directional_derivative import PRECISION, directional_derivative
 from pipeline.prm.flat_parameters import FlatParameters
 from pipeline.prm.label_table import MOST_WEIGHT, CorrectedLabels, LabelTable
 from pipeline.prm.loss import coupling, slope
@@ -45,10 +46,6 @@ from pipeline.prm.parallel import Ranks
 from pipeline.prm.passes import Accumulated, Passes, Share, Steps, TargetsOf
 from pipeline.prm.results import HistoryRow
 from pipeline.prm.training_set import TrainingSet
-
-WANTED_RMS = {torch.float32: 1e-3, torch.bfloat16: 0.2}
-"""Change of the logits, RMS, that the central difference aims at: small, and yet well above the
-rounding of the compute dtype."""
 
 logger = logging.getLogger(__name__)
 
@@ -286,15 +283,15 @@ class Fit:
         """<v, grad f_i(phi)> of this rank's steps; the weights are left as they were."""
         reached = self.flat.values.detach().clone()
         try:
-            derivative = hyper.central_difference(
+            derivative, self.correction.stride = directional_derivative(
                 logits,
                 lambda weights: self.passes.logits_at(weights, share),
                 phi,
                 v,
-                distance=self.correction.distance,
-                wanted_rms=WANTED_RMS[self.scorer.compute_dtype],
-                ranks=self.ranks,
-                inner=self.flat.inner,
+                self.correction.stride,
+                PRECISION[self.scorer.compute_dtype],
+                self.ranks,
+                self.flat.inner,
             )
         except FloatingPointError as error:
             raise TrainingDataError(
@@ -302,8 +299,7 @@ class Fit:
                 "checkpoint is kept. Lower training.optimizer.learning_rate"
             ) from error
         self.flat.assign(reached)
-        self.correction.distance = derivative.distance
-        return derivative.values.cpu()
+        return derivative.cpu()
 
     def _means(self) -> tuple[float | None, float | None]:
         """Mean free label and weight over all ranks; None where an arm has none."""

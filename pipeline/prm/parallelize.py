@@ -12,8 +12,8 @@
 
 A model to be sharded is built in host memory, where it fits once for each rank of a node, and moved
 to the device block by block: the device holds its shards and one whole block. Groups are cut up
-again after every forward pass, the outermost too, because the central difference of the
-hypergradient runs two forward passes on different weights.
+again after every forward pass, the outermost too, because the hypergradient runs
+forward passes on different weights.
 
 Blocks are gathered and computed in the compute dtype, gradients reduced in float32; the head stays
 float32 throughout. Sharded ranks gather together, so they must run equally many passes

@@ -7,7 +7,8 @@ programs of T = 256 tokens and K = 6 steps each, a meta batch as large, SGD so t
 differentiates the same update. Sides, alternating in one process on one thread, after a warm-up:
 
     plain      forward, backward, optimizer step on the training batch: no label moves
-    ours       that, the meta gradient, and one forward pass along it (`pipeline.prm.fitting`)
+    ours       that, the meta gradient, and forward passes along it (`pipeline.prm.fitting`): one,
+               and every so many steps a second that measures how exact one is
     unrolled   autograd through the optimizer step: the exact hypergradient
     betty      the meta gradient and betty-ml's `darts`: two more forward and backward passes
 
@@ -25,6 +26,8 @@ import tempfile
 import time
 import types
 from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -34,9 +37,13 @@ from torch.func import functional_call
 from torch.nn.functional import binary_cross_entropy_with_logits
 from transformers import Qwen2Config, Qwen2ForTokenClassification
 
-from pipeline.prm import hypergradient as hyper
+from pipeline.prm.directional_derivative import (
+    PRECISION,
+    RECHECK,
+    Stride,
+    directional_derivative,
+)
 from pipeline.prm.encoding import TokenBatch
-from pipeline.prm.fitting import WANTED_RMS
 from pipeline.prm.flat_parameters import FlatParameters
 from pipeline.prm.model import StepScorer
 from pipeline.prm.parallel import Ranks
@@ -104,9 +111,9 @@ def plain(world: World) -> Callable[[], None]:
     return step
 
 
-def ours(world: World) -> Callable[[], torch.Tensor]:
+def ours(world: World, *, checking: bool = False) -> Callable[[], torch.Tensor]:
     flat = FlatParameters(world.scorer)
-    distance: list[float | None] = [None]
+    strides = [Stride()]
 
     @torch.no_grad()
     def logits_at(weights: torch.Tensor) -> torch.Tensor:
@@ -121,13 +128,13 @@ def ours(world: World) -> Callable[[], torch.Tensor]:
         flat.values.data.sub_(RATE * flat.gradient)
         flat.gradient.zero_()
         world.loss(world.meta_labels, 1).backward()
-        derivative = hyper.central_difference(
+        stride = replace(strides[0], age=RECHECK if checking else 0)
+        derivative, strides[0] = directional_derivative(
             logits.detach(), logits_at, phi, flat.gradient.clone(),
-            distance=distance[0], wanted_rms=WANTED_RMS[torch.float32], ranks=Ranks(),
+            stride, PRECISION[torch.float32], Ranks(),
         )  # fmt: skip
-        distance[0] = derivative.distance
         flat.assign(phi)
-        return RATE / len(logits) * derivative.values
+        return RATE / len(logits) * derivative
 
     return step
 
@@ -179,7 +186,13 @@ def betty(world: World) -> Callable[[], torch.Tensor]:
     return step
 
 
-SIDES: dict[str, Side] = {"plain": plain, "ours": ours, "unrolled": unrolled, "betty": betty}
+SIDES: dict[str, Side] = {
+    "plain": plain,
+    "ours_without_check": ours,
+    "ours_with_check": partial(ours, checking=True),
+    "unrolled": unrolled,
+    "betty": betty,
+}
 
 
 def measure(repeats: int, full: bool, with_betty: bool) -> dict[str, Any]:
@@ -187,7 +200,7 @@ def measure(repeats: int, full: bool, with_betty: bool) -> dict[str, Any]:
     worlds = {name: World(full) for name in names}
     steps = {name: SIDES[name](worlds[name]) for name in names}
     found = {name: step() for name, step in steps.items()}  # the warm-up
-    found |= {"ours": steps["ours"]()}  # knows its distance now
+    found["ours"] = steps["ours_without_check"]()  # knows its distance now
     seconds: dict[str, list[float]] = {name: [] for name in names}
     for _ in range(repeats):
         for name, step in steps.items():
@@ -195,6 +208,8 @@ def measure(repeats: int, full: bool, with_betty: bool) -> dict[str, Any]:
             step()
             seconds[name].append(time.perf_counter() - started)
     median = {name: statistics.median(each) for name, each in seconds.items()}
+    check = (median["ours_with_check"] - median["ours_without_check"]) / RECHECK
+    median["ours"] = median["ours_without_check"] + check
     exact = found["unrolled"]
     assert exact is not None
     error = {
@@ -206,8 +221,8 @@ def measure(repeats: int, full: bool, with_betty: bool) -> dict[str, Any]:
     return {
         "parameters": worlds["plain"].parameters,
         "trained_parameters": sum(p.numel() for _, p in worlds["plain"].trained),
-        **{f"{name}_s": median.get(name) for name in SIDES},
-        **{f"{name}_error": error.get(name) for name in ("ours", "betty")},
+        **{f"{name}_s": median.get(name) for name in ("ours", *SIDES)},
+        **{f"{name}_error": error.get(name) for name in ("ours", "ours_with_check", "betty")},
         **{f"{name}_peak_mb": peak.get(name) for name in SIDES},
         "ours_over_betty_time": median["ours"] / median["betty"] if with_betty else None,
         "ours_over_betty_error": error["ours"] / error["betty"] if with_betty else None,

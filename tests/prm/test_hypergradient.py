@@ -6,7 +6,6 @@ import torch
 from torch.func import jvp
 
 from pipeline.config import ArmConfig, Correction, LossKind, TrainingConfig
-from pipeline.prm import hypergradient as hyper
 from pipeline.prm.fitting import Fit
 from pipeline.prm.label_table import MOST_WEIGHT
 from pipeline.prm.loss import coupling, slope
@@ -156,31 +155,3 @@ def test_a_training_step_leaves_the_weights_that_the_optimizer_reached(base: str
     after_some_steps(corrected, 1)
     after_some_steps(plain, 1)
     assert torch.equal(corrected.flat.values, plain.flat.values)
-
-
-@pytest.mark.parametrize("distance", [1e-7, None, 1e7])
-def test_a_bad_first_guess_of_the_distance_is_mended(distance: float | None) -> None:
-    matrix = torch.randn(6, 9, generator=torch.Generator().manual_seed(0))
-    phi, v = torch.ones(9), torch.linspace(-1, 1, 9)
-
-    def logits_at(weights: torch.Tensor) -> torch.Tensor:
-        return matrix @ weights + 0.1 * (matrix @ weights).sin()
-
-    exact = jvp(logits_at, (phi,), (v,))[1]
-    found = hyper.central_difference(
-        logits_at(phi), logits_at, phi, v, distance=distance, wanted_rms=0.02, ranks=Ranks()
-    )
-    assert_close(found.values, exact, DIFFERENCE_TOLERANCE)
-
-
-def test_without_a_meta_gradient_nothing_moves() -> None:
-    found = hyper.central_difference(
-        torch.ones(3),
-        lambda weights: pytest.fail("no pass is needed"),
-        torch.ones(2),
-        torch.zeros(2),
-        distance=None,
-        wanted_rms=0.02,
-        ranks=Ranks(),
-    )
-    assert found.values.tolist() == [0.0, 0.0, 0.0]
