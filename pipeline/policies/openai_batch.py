@@ -215,7 +215,10 @@ class OpenAIBatch(OpenAIModel):
             )
             self._ledger.write(_spender(submission), Account(0.0, worst_usd))
         finally:
-            self._budget.settle(worst_usd, 0.0)  # the batch's own account has it now
+            # The batch's own account has it now, and ours must not have it as well for longer than
+            # it takes to write: who is killed meanwhile leaves both, and the cap comes too early.
+            self._budget.settle(worst_usd, 0.0)
+            await self._budget.record()
         await self._server.create(submission)
         return submission
 

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from pipeline.journal import Journal
-from pipeline.policies import batch_submissions, retries
+from pipeline.policies import batch_submissions, budget, retries
 from pipeline.policies.budget import BudgetExhausted
 from pipeline.policies.ledger import Ledger
 from pipeline.policies.openai_batch import OpenAIBatch
@@ -302,6 +302,25 @@ def test_a_collector_that_is_killed_after_its_last_answer_leaves_no_promise_behi
     assert account.promised_usd == pytest.approx(0.0)
     assert account.spent_usd == pytest.approx(3 * CALL_USD / 2)
     assert len(server.batches.batches) == 1
+
+
+def test_a_batch_is_promised_once_before_the_server_hears_of_it(
+    opened: Opened, server: FaultServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever is killed from then on leaves no second promise: the regular writes of the asker's
+    own account, which would withdraw it in time, never come here."""
+    monkeypatch.setattr(budget, "_WRITE_S", 3600.0)
+    ledger, promised = Ledger(tmp_path / "spending"), list[float]()
+    post = server.batches.post
+
+    def heard(path: str, data: bytes) -> Reply:
+        promised.append(ledger.others("").promised_usd)
+        return post(path, data)
+
+    server.batches.post = heard  # type: ignore[method-assign]
+    assert len(ask(opened(budget_usd=1.0), request("a", 3))) == 3
+    assert promised == [pytest.approx(3 * 0.010222 / 2)] * 2, "at the upload, at the creation"
+    assert ledger.others("").promised_usd == pytest.approx(0.0)
 
 
 def test_what_another_process_collects_meanwhile_is_not_submitted_again(
