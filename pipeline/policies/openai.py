@@ -25,7 +25,6 @@ from pipeline.policies.openai_post import Post
 from pipeline.policies.openai_wire import Answer, Usage
 from pipeline.policies.paid_answers import Call, Slot, calls_of, to_response
 from pipeline.policies.protocol import (
-    PolicyError,
     PolicyRequest,
     PolicyResponse,
     UnanswerableRequest,
@@ -65,8 +64,9 @@ class OpenAI(OpenAIModel):
             self.preflight()
 
     async def complete(self, requests: Sequence[PolicyRequest]) -> AsyncIterator[PolicyResponse]:
-        """Every answer, as it finishes. Raises PolicyError, of which BudgetExhausted is one, and
-        UnanswerableRequest, both when the calls in flight for these requests are recorded."""
+        """Every answer, as it finishes. Raises PolicyError, of which BudgetExhausted is one and
+        PolicyUnavailable, of an outage, another, and UnanswerableRequest; all when the calls in
+        flight for these requests are recorded."""
         calls = self._calls(requests)
         answers = self._loop.as_they_finish(
             (self._sample(call) for call in calls),
@@ -134,12 +134,12 @@ class OpenAI(OpenAIModel):
         try:
             return await with_retries(attempt, self._config.max_retries, self._rate.pause)
         except FAILURES as error:
-            told = f"request {call.request.key}: {self._connection.told(error)}"
+            what = f"request {call.request.key}"
             if isinstance(error, openai.APIStatusError) and openai_wire.is_unanswerable(
                 error.status_code, error.code, error.param
             ):
-                raise UnanswerableRequest(told) from None
-            raise PolicyError(told) from None
+                raise UnanswerableRequest(f"{what}: {self._connection.told(error)}") from None
+            raise self._connection.failure(what, error) from None
         finally:
             self._in_flight.release()
 

@@ -18,6 +18,7 @@ and holds the stage's lock.
 import asyncio
 import collections
 import logging
+import time
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -42,8 +43,12 @@ from pipeline.policies.protocol import (
     PolicyResponse,
     UnanswerableRequest,
 )
+from pipeline.policies.retries import is_outage
 
 logger = logging.getLogger(__name__)
+
+LONGEST_OUTAGE_S = 1800.0
+"""A server that fails for so long, every call's own retries included, ends the waiting."""
 
 _ENDED = frozenset({"completed", "expired", "cancelled", "failed"})
 _QUEUE_FULL = "token_limit_exceeded"
@@ -122,10 +127,9 @@ class OpenAIBatch(OpenAIModel):
                     return refused
                 asked = _Asked(wanted, {}, refused, collections.Counter(), len(wanted), progress)
                 await self._connection.client()  # before anything is written down
-                while await self._go_on(asked):
-                    await asyncio.sleep(self._config.batch_poll_s)
+                await self._answered(asked)
             except FAILURES as error:
-                raise PolicyError(f"Batch API: {self._connection.told(error)}") from None
+                raise self._connection.failure("Batch API", error) from None
             except StoreError as error:
                 raise PolicyError(f"Batch API: {error}") from error
             if asked.failed:
@@ -135,6 +139,24 @@ class OpenAIBatch(OpenAIModel):
                     f"other answers are kept); the first: {wanted[slot].request.key}: {reason}"
                 )
             return asked.refused
+
+    async def _answered(self, asked: _Asked) -> None:
+        """Go on until there is nothing to wait for, through outages: hours of waiting for a batch
+        meet one sooner or later, and the next look finds all as it was."""
+        failing_since: float | None = None
+        while True:
+            try:
+                if not await self._go_on(asked):
+                    return
+                failing_since = None
+            except FAILURES as error:
+                now = time.monotonic()
+                if failing_since is None:
+                    failing_since = now
+                if not is_outage(error) or now - failing_since >= LONGEST_OUTAGE_S:
+                    raise
+                logger.warning("Batch API: %s; looking again", self._connection.told(error))
+            await asyncio.sleep(self._config.batch_poll_s)
 
     def _close_recorded(self) -> None:
         """Settle batches whose answers are all in the journal, but whose collector was killed

@@ -15,8 +15,8 @@ import openai
 from pipeline.config import OPENAI_URL, OpenAIPolicy
 from pipeline.policies import openai_wire
 from pipeline.policies.openai_post import Post
-from pipeline.policies.protocol import PolicyError
-from pipeline.policies.retries import GARBLED, is_untrusted, with_retries
+from pipeline.policies.protocol import PolicyError, PolicyUnavailable
+from pipeline.policies.retries import GARBLED, is_outage, is_untrusted, with_retries
 
 FAILURES = (openai.OpenAIError, *GARBLED)
 """All that a call to the server may raise."""
@@ -33,8 +33,9 @@ class Connection:
         self._open: tuple[openai.AsyncOpenAI, Post] | None = None
 
     async def client(self) -> openai.AsyncOpenAI:
-        """Raises PolicyError that names a missing or bad key, or an unknown or retired model: the
-        first time, the server is asked for its models, which costs nothing."""
+        """Raises PolicyError that names a missing or bad key, or an unknown or retired model, and
+        PolicyUnavailable where the server is down: the first time, it is asked for its models,
+        which costs nothing."""
         return (await self._opened())[0]
 
     async def post(self) -> Post:
@@ -54,6 +55,16 @@ class Connection:
         # The SDK says of a connection only that it failed, and its transport why.
         cause = error.__cause__ if isinstance(error, openai.APIConnectionError) else None
         return without_key(f"{status}{error}{f' {cause}' if cause else ''}")
+
+    def failure(self, what: str, error: Exception) -> PolicyError:
+        """What to raise, `from None`, for an API failure that outlasted its retries: an outage is
+        nobody's fault, and who waits may still be answered."""
+        if is_outage(error):
+            tries = self._config.max_retries + 1
+            return PolicyUnavailable(
+                f"{what}: {self.told(error)} (the last of {tries} tries; the service may be down)"
+            )
+        return PolicyError(f"{what}: {self.told(error)}")
 
     async def close(self) -> None:
         if self._open is not None:
@@ -84,7 +95,7 @@ class Connection:
             models = await with_retries(lambda: _models(client), config.max_retries)
         except FAILURES as error:
             await client.close()
-            raise PolicyError(f"preflight for {config.model!r}: {self.told(error)}") from None
+            raise self.failure(f"preflight for {config.model!r}", error) from None
         if config.model not in models:
             await client.close()
             similar = difflib.get_close_matches(config.model, models, n=3, cutoff=0.3)

@@ -99,6 +99,12 @@ def is_transient(error: BaseException) -> bool:
     return isinstance(error, (openai.APIConnectionError, *GARBLED)) and not is_untrusted(error)
 
 
+def is_outage(error: BaseException) -> bool:
+    """Whether who asks again later, after the last retry too, may well get an answer: everything
+    transient, but for an answer of an unknown shape, which would only be paid for once more."""
+    return is_transient(error) and not isinstance(error, UnknownShape)
+
+
 def is_untrusted(error: BaseException) -> bool:
     """Whether the server showed a certificate that is not trusted, or is of another server."""
     return isinstance(_at_socket(error), aiohttp.ClientConnectorCertificateError)

@@ -28,6 +28,7 @@ from pipeline.policies.protocol import (
     PolicyError,
     PolicyRequest,
     PolicyResponse,
+    PolicyUnavailable,
     UnanswerableRequest,
 )
 from pipeline.prompts import Prompt
@@ -259,6 +260,7 @@ def test_an_answer_of_an_unknown_shape_is_asked_for_twice_at_most_and_kept(
         PolicyError, match=r"unknown shape: KeyError\('output'\); it is kept in "
     ) as e:
         one(opened(max_retries=6))
+    assert not isinstance(e.value, PolicyUnavailable), "another of its kind would be paid for"
     assert len(server.calls) == 2
     kept = Path(str(e.value).rpartition("kept in ")[2])
     assert json.loads(kept.read_bytes()) == strange
@@ -374,6 +376,16 @@ def test_preflight_names_an_unknown_model_and_similar_ones(
     with pytest.raises(PolicyError, match="'o4-min'"):
         one(opened(model="o4-min"))
     assert server.calls == []
+
+
+def test_a_server_that_is_down_at_the_preflight_may_be_up_later(
+    opened: Opened, server: FaultServer
+) -> None:
+    server.preflight_faults.append(fault_server.error(503, "still down"))
+    policy = opened(max_retries=0)
+    with pytest.raises(PolicyUnavailable, match=r"preflight for 'o4-mini': 503.*still down"):
+        policy.preflight()
+    policy.preflight()
 
 
 def test_preflight_names_a_bad_key_without_showing_it(opened: Opened, server: FaultServer) -> None:

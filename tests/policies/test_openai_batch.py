@@ -14,11 +14,11 @@ from typing import Any
 import pytest
 
 from pipeline.journal import Journal
-from pipeline.policies import batch_submissions, budget, retries
+from pipeline.policies import batch_submissions, budget, openai_batch, retries
 from pipeline.policies.budget import BudgetExhausted
 from pipeline.policies.ledger import Ledger
 from pipeline.policies.openai_batch import OpenAIBatch
-from pipeline.policies.protocol import PolicyError, UnanswerableRequest
+from pipeline.policies.protocol import PolicyError, PolicyUnavailable, UnanswerableRequest
 from pipeline.records import FinishReason
 from tests.policies import fault_server
 from tests.policies.batch_endpoints import Line, Reply, answered, expired, succeeded
@@ -346,6 +346,39 @@ def test_a_batch_whose_creation_was_not_confirmed_is_found_not_created_again(
 ) -> None:
     server.batches.drop_replies = 1
     assert len(ask(opened(), request("a", 3))) == 3
+    assert len(server.batches.batches) == 1
+
+
+def down_for(server: FaultServer, looks: int) -> None:
+    """From now on, so many looks at a batch fail."""
+    get = server.batches.get
+
+    def look(path: str) -> Reply:
+        nonlocal looks
+        if "/batches/" not in path or not looks:
+            return get(path)
+        looks -= 1
+        return 503, {}, b'{"error": {"message": "down for a while"}}'
+
+    server.batches.get = look  # type: ignore[method-assign]
+
+
+def test_an_outage_while_batches_are_under_way_is_waited_for(
+    opened: Opened, server: FaultServer
+) -> None:
+    down_for(server, looks=4)
+    assert len(ask(opened(max_retries=0), request("a", 3))) == 3
+    assert len(server.batches.batches) == 1
+
+
+def test_an_outage_that_lasts_ends_the_waiting_and_the_next_to_ask_finds_the_batch(
+    opened: Opened, server: FaultServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(openai_batch, "LONGEST_OUTAGE_S", 0.0)
+    down_for(server, looks=1)
+    with pytest.raises(PolicyUnavailable, match=r"Batch API: 503.*down for a while"):
+        ask(opened(max_retries=0), request("a", 3))
+    assert len(ask(opened(max_retries=0), request("a", 3))) == 3
     assert len(server.batches.batches) == 1
 
 
