@@ -27,6 +27,8 @@ from pipeline.prompts import Prompt
 from pipeline.records import FinishReason, content_hash
 
 if TYPE_CHECKING:
+    from vllm import SamplingParams
+    from vllm.inputs.engine import TokensInput
     from vllm.v1.engine.async_llm import AsyncLLM
 
 _FINISH_REASONS = {"stop": FinishReason.STOP, "length": FinishReason.LENGTH}
@@ -45,6 +47,9 @@ _CPU_ENVIRONMENT = {
     # core made small models ten times slower.
     "OMP_NUM_THREADS": "1",
 }
+
+_CANARY, _CANARY_TOKENS = Prompt(system="", user="Hello"), 4
+"""What any engine can answer: a prompt, and how much of an answer."""
 
 _CPU_SHUTDOWN_S = 1.0
 """Nothing is lost when the engine is killed after so long, and on CPU it rarely ends by itself."""
@@ -73,6 +78,7 @@ class VLLM:
         self._engine = RestartingEngine(
             start=lambda: _start_engine(config),
             end=lambda engine: _end_engine(engine, _CPU_SHUTDOWN_S if on_cpu else None),
+            canary=self._canary,
         )
         try:
             engine: AsyncLLM = self._loop.submit(self._engine.open()).result()
@@ -130,6 +136,17 @@ class VLLM:
             messages, tokenize=False, add_generation_prompt=True
         )
         return self._tokenizer.encode(opening + prompt.prefill, add_special_tokens=False)
+
+    def _canary(self) -> "tuple[TokensInput, SamplingParams]":
+        from vllm import SamplingParams
+        from vllm.inputs.engine import tokens_input
+        from vllm.sampling_params import RequestOutputKind
+
+        tokens = self._tokens(_CANARY)
+        params = SamplingParams(
+            max_tokens=_CANARY_TOKENS, seed=0, output_kind=RequestOutputKind.FINAL_ONLY
+        )
+        return tokens_input(tokens), params
 
     async def _sample(
         self, key: str, tokens: list[int], stop: Sequence[str], index: int

@@ -1,16 +1,20 @@
 """A vLLM engine that is started again when it dies, and whose requests are then asked again.
 
-An engine dies of causes that pass (a GPU that fell off, memory that another process took) and of
-causes that stay (a prompt that crashes it every time). Nothing tells them apart but trying:
+An engine dies of causes that pass (a GPU that fell off, memory that another process took), of
+causes that stay (a prompt that crashes it every time), and of none of the requests' doing (a GPU
+that fails at whatever it is asked). Nothing tells them apart but trying:
 
 1. Requests that were in flight when the engine died are asked again, all at once.
 2. A request that was in flight at two deaths is asked alone: nothing else is in flight then.
-3. One that the engine dies of alone is to blame: it fails with UnanswerableRequest, at once
+3. Where the engine dies of it alone, the next engine is asked the canary, a short prompt that every
+   engine can answer. The death counts against the request only if that is answered.
+4. At the second that counts the request is to blame: it fails with UnanswerableRequest, at once
    when it is asked again, and all others go on.
 
-An engine that dies `MAX_FRUITLESS` times in a row without an answer between is given up, and so is
-one that does not start again. So every request ends, as an answer or as an error. Whoever asks
-again after `REST_S` has one more engine started: what was to blame may have passed.
+An engine that dies `MAX_FRUITLESS` times in a row without an answer between (a canary's is none) is
+given up with PolicyUnavailable, which blames no request, and so is one that does not start again.
+So every request ends, as an answer or as an error. Whoever asks again after `REST_S` has one more
+engine started: what was to blame may have passed.
 """
 
 import asyncio
@@ -31,8 +35,11 @@ logger = logging.getLogger(__name__)
 
 DEATHS_TOGETHER = 2
 """Deaths that a request may share with others; then it is asked alone."""
-MAX_FRUITLESS = 6
-"""More than the deaths that find one deadly request, so that two in a row are found as well."""
+DEATHS_ALONE = 2
+"""Deaths of a request alone, each followed by a canary's answer, that prove it deadly. After one, a
+GPU that fails at every second request would have every fourth blamed."""
+MAX_FRUITLESS = 8
+"""More than the deaths that find one deadly request, so that of two at once both are found."""
 
 REST_S = 30.0
 
@@ -58,10 +65,13 @@ class RestartingEngine:
         self,
         start: Callable[[], Awaitable[E]],
         end: Callable[[E], Awaitable[None]],
+        canary: Callable[[], "tuple[TokensInput, SamplingParams]"],
         rest_s: float = REST_S,
     ) -> None:
+        """`canary` is asked for when it is needed."""
         self._start: Callable[[], Awaitable[Any]] = start
         self._end: Callable[[Any], Awaitable[None]] = end
+        self._canary = canary
         self._engine: Any = None
         self._fruitless = 0
         self._mending = asyncio.Lock()
@@ -87,27 +97,43 @@ class RestartingEngine:
         """
         await self._rested()
         tokens = tuple(prompt["prompt_token_ids"])
-        deaths = 0
+        together = alone = 0
         while tokens not in self._deadly:
-            alone = deaths >= DEATHS_TOGETHER
-            async with self._turns.alone() if alone else self._turns.shared():
-                engine = await self._living(name)
-                try:
-                    answer = await _only(engine, prompt, params, name)
-                except Exception:
-                    # Whatever a dying engine raised; of a living one it is about the request.
-                    if not engine.errored:
-                        raise
-                else:
+            suspect = together >= DEATHS_TOGETHER
+            async with self._turns.alone() if suspect else self._turns.shared():
+                answer = await self._tried(prompt, params, name)
+                if answer is not None:
                     self._fruitless = 0
                     return answer
-            deaths += 1
-            if alone:
-                self._deadly.add(tokens)
+                if not suspect:
+                    together += 1
+                elif await self.answers_canary(name):
+                    alone += 1
+                    if alone >= DEATHS_ALONE:
+                        self._deadly.add(tokens)
         raise UnanswerableRequest(
-            f"request {name}: the vLLM engine dies of its prompt, alone and every time; the other "
-            "requests went on"
+            f"request {name}: the vLLM engine dies of its prompt, alone and every time, and "
+            "answers a canary in between; the other requests went on"
         )
+
+    async def answers_canary(self, name: str) -> bool:
+        """Whether the engine, started again where it died of request `name`, lives and works.
+        Raises PolicyUnavailable where it is given up."""
+        prompt, params = self._canary()
+        return await self._tried(prompt, params, f"{name}-canary") is not None
+
+    async def _tried(
+        self, prompt: "TokensInput", params: "SamplingParams", name: str
+    ) -> "CompletionOutput | None":
+        """The answer; None where the engine died meanwhile."""
+        engine = await self._living(name)
+        try:
+            return await _only(engine, prompt, params, name)
+        except Exception:
+            # Whatever a dying engine raised; of a living one it is about the request.
+            if not engine.errored:
+                raise
+            return None
 
     async def close(self) -> None:
         """End the engine; requests in flight raise PolicyError."""

@@ -147,6 +147,10 @@ def test_an_engine_that_dies_is_started_again_and_no_request_is_lost(
     policy.close()
 
 
+def test_a_real_engine_answers_the_canary(engine: VLLM) -> None:
+    assert engine._loop.submit(engine._engine.answers_canary("any")).result()
+
+
 def test_an_answer_says_why_it_ended_and_what_it_cost_in_tokens(
     engine: VLLM, tiny_config: VLLMPolicy
 ) -> None:

@@ -10,10 +10,11 @@ from typing import Any
 
 import pytest
 
-from pipeline.policies.protocol import PolicyError, PolicyUnavailable, UnanswerableRequest
+from pipeline.policies.protocol import PolicyUnavailable, UnanswerableRequest
 from pipeline.policies.vllm_restarts import MAX_FRUITLESS, RestartingEngine
 
 DEADLY = [6, 6, 6]
+CANARY = [0]
 
 
 class Mortal:
@@ -26,15 +27,18 @@ class Mortal:
         self.most_in_flight_with_deadly = 0
         self._dies_at = dies_at
 
+    def is_deadly(self, tokens: list[int]) -> bool:
+        return tokens == DEADLY
+
     async def generate(self, prompt: Any, _params: Any, _name: str) -> AsyncIterator[Any]:
         tokens = list(prompt["prompt_token_ids"])
         self.asked.append(tokens)
         serial = len(self.asked)
         self.in_flight += 1
         await asyncio.sleep(0.001)
-        if tokens == DEADLY:
+        if self.is_deadly(tokens):
             self.most_in_flight_with_deadly = self.in_flight
-        if tokens == DEADLY or serial == self._dies_at:
+        if self.is_deadly(tokens) or serial == self._dies_at:
             self.errored = True
         await asyncio.sleep(0.001)
         self.in_flight -= 1
@@ -52,8 +56,11 @@ class Graveyard:
 
     async def start(self) -> Mortal:
         await asyncio.sleep(0)
-        self.lives.append(self._engines.pop(0) if self._engines else Mortal())
+        self.lives.append(self._engines.pop(0) if self._engines else self.born())
         return self.lives[-1]
+
+    def born(self) -> Mortal:
+        return Mortal()
 
     async def end(self, engine: Mortal) -> None:
         engine.errored = True
@@ -65,7 +72,8 @@ def run(
     rest_s: float = 60.0,
 ) -> Any:
     async def told() -> Any:
-        engine = RestartingEngine(graveyard.start, graveyard.end, rest_s)
+        canary: Any = {"prompt_token_ids": CANARY}, None
+        engine = RestartingEngine(graveyard.start, graveyard.end, lambda: canary, rest_s)
         await engine.open()
         return await asyncio.wait_for(story(engine), timeout=5.0)
 
@@ -95,7 +103,8 @@ def test_a_deadly_request_is_found_by_asking_it_alone_and_the_others_are_answere
     assert isinstance(answers[2], UnanswerableRequest)
     assert "r2" in str(answers[2])
     deaths = [life for life in graveyard.lives if DEADLY in life.asked]
-    assert [life.most_in_flight_with_deadly for life in deaths] == [4, 4, 1]
+    assert [life.most_in_flight_with_deadly for life in deaths] == [4, 4, 1, 1]
+    assert [CANARY in life.asked for life in graveyard.lives] == [False, False, False, True, True]
 
 
 def test_a_request_known_as_deadly_is_not_asked_again() -> None:
@@ -109,15 +118,60 @@ def test_a_request_known_as_deadly_is_not_asked_again() -> None:
     (_, lives, (error, answer)) = run(graveyard, twice)
     assert isinstance(error, UnanswerableRequest)
     assert answer == [1]
-    assert len(graveyard.lives) == lives + 1  # the one that the first story left dead
+    assert len(graveyard.lives) == lives
 
 
-def test_an_engine_that_only_dies_is_given_up() -> None:
+def test_of_two_deadly_requests_at_once_both_are_found() -> None:
+    class TwiceMortal(Mortal):
+        def is_deadly(self, tokens: list[int]) -> bool:
+            return tokens in (DEADLY, [7])
+
+    class Graves(Graveyard):
+        def born(self) -> Mortal:
+            return TwiceMortal()
+
+    answers = run(Graves(), lambda engine: ask_all(engine, DEADLY, [7], [1]))
+    assert [type(answer) for answer in answers] == [UnanswerableRequest, UnanswerableRequest, list]
+
+
+@pytest.mark.parametrize("requests", [1, 20])
+def test_an_engine_that_dies_of_whatever_it_is_asked_is_given_up_and_blames_no_request(
+    requests: int,
+) -> None:
     graveyard = Graveyard(*(Mortal(dies_at=1) for _ in range(100)))
-    answers = run(graveyard, lambda engine: ask_all(engine, *([i] for i in range(20))))
-    assert all(isinstance(answer, PolicyError | UnanswerableRequest) for answer in answers)
+    answers = run(graveyard, lambda engine: ask_all(engine, *([i] for i in range(1, requests + 1))))
+    assert {type(answer) for answer in answers} == {PolicyUnavailable}
+    assert all("in a row without an answer" in str(answer) for answer in answers)
     assert len(graveyard.lives) <= MAX_FRUITLESS
-    assert any("in a row without an answer" in str(answer) for answer in answers)
+
+
+def test_an_engine_that_dies_of_all_but_the_canary_is_given_up_and_its_requests_end() -> None:
+    class Choosy(Mortal):
+        def is_deadly(self, tokens: list[int]) -> bool:
+            return tokens != CANARY
+
+    class Graves(Graveyard):
+        def born(self) -> Mortal:
+            return Choosy()
+
+    graveyard = Graves()
+    answers = run(graveyard, lambda engine: ask_all(engine, *([i] for i in range(1, 21))))
+    kinds = [type(answer) for answer in answers]
+    assert kinds.count(PolicyUnavailable) >= 17
+    assert len(graveyard.lives) <= MAX_FRUITLESS
+
+
+def test_a_request_that_was_alone_at_a_death_by_chance_is_answered() -> None:
+    """Two deaths with others, one alone; then the engine, asked the canary, is well."""
+    graveyard = Graveyard(*(Mortal(dies_at=1) for _ in range(3)))
+    answers = run(graveyard, lambda engine: ask_all(engine, [1], [2]))
+    assert answers == [[1], [2]]
+
+
+def test_a_death_that_the_canary_shares_is_not_held_against_the_request() -> None:
+    """Every death of a request alone is followed by one of the canary alone."""
+    graveyard = Graveyard(*(Mortal(dies_at=1) for _ in range(MAX_FRUITLESS - 1)))
+    assert run(graveyard, lambda engine: ask_all(engine, [1])) == [[1]]
 
 
 def test_who_asks_after_a_rest_has_another_engine_started() -> None:
