@@ -7,6 +7,7 @@ import dataclasses
 import subprocess
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ from pipeline.prm.data import TrainingDataError
 from pipeline.prm.trainer import TrainingFailedError
 from pipeline.problems import BadRows, NoProblems
 from pipeline.progress import Observer
+from pipeline.run_folder import LOG, fetch_log, kept, run_folder
 from pipeline.settings import ConfigError, dump_config, load_config
 from pipeline.store import STORE_FORMAT, StageStore
 
@@ -63,7 +65,7 @@ def run(
     # The name is held as well as the stages: a second run of it may have other ones, and would say
     # in the manifest that the first has them too.
     named = f"{plan.config.root.rstrip('/')}/runs/{config.name}"
-    with stage_lock(named), metered(config, observer) as observed:
+    with stage_lock(named), kept(config), metered(config, observer) as observed:
         return _tell(plan, stages, observed, retry=retry_quarantined)
 
 
@@ -148,7 +150,7 @@ def write_manifest(plan: Plan, chosen: Sequence[str]) -> None:
     }
     text = yaml.safe_dump(manifest, sort_keys=False, allow_unicode=True).encode()
     write_atomically(f"{config.root.rstrip('/')}/runs/{config.name}.yaml", text)
-    write_atomically(f"{config.output}/{config.name}/config.yaml", dump_config(config).encode())
+    write_atomically(str(run_folder(config) / "config.yaml"), dump_config(config).encode())
 
 
 def _trained_on_before(plan: Plan) -> str:
@@ -174,7 +176,9 @@ def execute(
     config: PipelineConfig, stages: Sequence[str], *, retry_quarantined: bool = False
 ) -> int:
     """Run with a terminal; the exit code."""
-    directory = (Path(config.output) / config.name).absolute()
+    directory = run_folder(config).absolute()
+    with suppress(StoreError, OSError):  # a store that cannot be read is told by the run itself
+        fetch_log(config)
 
     def show(console: Console, selection: Selection | None) -> None:
         if selection is not None:
@@ -186,7 +190,7 @@ def execute(
         console.print(f"stages: {root}   config: {directory / 'config.yaml'}", soft_wrap=True)
 
     return carry_out(
-        directory / "log.txt",
+        directory / LOG,
         EXPECTED,
         lambda terminal: run(config, stages, terminal, retry_quarantined=retry_quarantined),
         show,

@@ -18,6 +18,7 @@ from typing import Any, Protocol
 from pipeline.config import PipelineConfig, Tracker
 from pipeline.files import is_local, read_bytes, write_atomically
 from pipeline.progress import Observer, Progress
+from pipeline.run_folder import METRICS, run_folder
 from pipeline.settings import ConfigError
 
 PERIOD_S = 2.0
@@ -174,7 +175,7 @@ class MLflow:
 
 
 def _open(tracker: Tracker, config: PipelineConfig) -> Curves:
-    directory = Path(config.output) / config.name / "metrics"
+    directory = run_folder(config) / METRICS
     match tracker:
         case Tracker.TENSORBOARD:
             return TensorBoard(directory)

@@ -5,7 +5,6 @@ import json
 import sys
 from collections import Counter
 from collections.abc import Iterator
-from pathlib import Path
 
 from rich.table import Table
 
@@ -23,6 +22,7 @@ from pipeline.plan import Plan
 from pipeline.prm.results import read_outcome
 from pipeline.progress import Observer, Progress
 from pipeline.records import Example, Role
+from pipeline.run_folder import run_folder
 from pipeline.survey import Survey
 from sandbox.protocol import Isolation, Status
 
@@ -49,7 +49,7 @@ def report(plan: Plan, roles: dict[int, Role], observer: Observer) -> Selection:
         config.evaluation,
     )
     observer.progress(Progress("selection", 1, 1, "tables"))
-    directory = Path(config.output) / config.name / "report"
+    directory = run_folder(config) / "report"
     write_report(
         directory,
         selection,

@@ -13,17 +13,24 @@ import boto3  # pyright: ignore[reportMissingTypeStubs]
 import pytest
 from moto.server import ThreadedMotoServer
 
-from jobs import score, train
+from jobs import run, score, train
 from jobs.run_status import run_status
 from pipeline import object_journal
+from pipeline import run_folder as run_folder_module
+from pipeline.config import PipelineConfig
 from pipeline.files import StoreError, delete, exists, listing, read_bytes, tree, write_atomically
 from pipeline.folders import local_folder, publish_folder
 from pipeline.lock import StageLocked, stage_lock
+from pipeline.metrics import metered
 from pipeline.object_journal import ObjectJournal, open_journal
 from pipeline.part_file import DamagedPart
 from pipeline.policies.ledger import Account, Ledger
+from pipeline.progress import Progress
 from pipeline.records import Role, StepLabel
+from pipeline.rounds import StageFailed
+from pipeline.run_folder import fetch_log, kept, run_folder
 from pipeline.schemas import STEP_LABEL
+from pipeline.settings import dump_config
 from pipeline.store import StageStore
 from pipeline.survey import missing_parts
 from tests import scripted_run
@@ -185,6 +192,82 @@ def test_a_training_into_an_object_store_locks_it_and_makes_no_folder_of_its_nam
     assert {path.name for path in tmp_path.iterdir()} == {"config.yaml", "e"}
 
 
+def on_machine(number: int, place: Path, root: str) -> PipelineConfig:
+    """A run of the same name and store, driven from a machine of its own."""
+    changed = {"output": str(place / f"machine-{number}")}
+    return scripted_run.config(place, root).model_copy(update=changed)
+
+
+def draw(config: PipelineConfig, step: int) -> None:
+    with metered(config, scripted_run.Told()) as observer:
+        observer.progress(Progress("arm", step, 9, "optimizer steps", figures={"loss": 0.5}))
+
+
+def test_log_and_curves_outlive_their_machine_and_another_goes_on_with_them(
+    bucket: str, tmp_path: Path
+) -> None:
+    root = f"{bucket}/outlives"
+    first, second = (on_machine(number, tmp_path, root) for number in (1, 2))
+    run_folder(first).mkdir(parents=True)
+    (run_folder(first) / "log.txt").write_text("first\n")
+
+    def fail() -> None:
+        with kept(first):
+            draw(first, 1)
+            raise StageFailed("it ends with a failure")
+
+    with pytest.raises(StageFailed):
+        fail()
+    fetch_log(second)
+    with (run_folder(second) / "log.txt").open("a") as log:
+        log.write("second\n")
+    with kept(second):
+        draw(second, 2)
+    assert read_bytes(f"{root}/runs/scripted/log.txt") == b"first\nsecond\n"
+    in_store = tree(f"{root}/runs/scripted/metrics/arm")
+    assert len(in_store) == 2, "one of each driver"
+    assert tree(str(run_folder(second) / "metrics" / "arm")).keys() == in_store.keys()
+    with kept(first):  # whose log is the shorter one
+        pass
+    assert read_bytes(f"{root}/runs/scripted/log.txt") == b"first\nsecond\n"
+
+
+def test_log_and_curves_are_kept_while_a_run_goes_on(
+    bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(run_folder_module, "PERIOD_S", 0.05)
+    config = on_machine(1, tmp_path, f"{bucket}/goes-on")
+    with kept(config):
+        write_atomically(str(run_folder(config) / "log.txt"), b"so far\n")
+        deadline = time.monotonic() + 20
+        while not exists(f"{config.root}/runs/scripted/log.txt"):
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+
+
+def test_a_store_that_takes_no_copies_fails_no_run(
+    bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refused(*_: object) -> None:
+        raise StoreError("the bucket is full")
+
+    config = on_machine(1, tmp_path, f"{bucket}/full")
+    with kept(config):
+        draw(config, 1)
+        monkeypatch.setattr(run_folder_module, "copy", refused)
+    assert "not copied to the store: the bucket is full" in caplog.text
+
+
+def test_a_job_that_fails_leaves_its_log_in_the_store(
+    bucket: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    config = on_machine(1, tmp_path, f"{bucket}/fails")
+    (tmp_path / "config.yaml").write_text(dump_config(config))
+    assert run.main(["--config", str(tmp_path / "config.yaml")]) == 1
+    assert "problems.jsonl" in capfd.readouterr().out
+    assert exists(f"{bucket}/fails/runs/scripted/log.txt")
+
+
 @pytest.mark.slow
 def test_a_model_is_trained_into_an_object_store_and_scores_from_there(
     bucket: str, base: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -232,4 +315,6 @@ def test_a_run_whose_root_is_an_object_store_is_killed_resumed_and_told_of(
         told, (6, 6)
     )
     assert told["verdicts"].outcomes == {"AC": 12, "WA": 12}
+    curves = {name.split("/")[1] for name in tree(f"{root}/runs/scripted") if "metrics/" in name}
+    assert {"solutions", "verdicts", "examples"} <= curves
     assert not (tmp_path / "store").exists()
