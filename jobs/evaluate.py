@@ -26,6 +26,7 @@ from rich.progress import Progress as Bars
 from jobs.argument_types import positive
 from jobs.command import sigterm_as_ctrl_c
 from jobs.problem_options import add_problem_options, date_window, file_problems
+from jobs.submitted import refuse_vanishing
 from jobs.terminal import Terminal
 from pipeline import outcome, schemas
 from pipeline.config import EvaluationConfig, PipelineConfig
@@ -72,7 +73,7 @@ def evaluate_recorded(chosen: argparse.Namespace, console: Console) -> int:
     _lay_out(out, chosen.candidates)
     solutions = recorded_solutions(rows, f"recorded:{Path(chosen.candidates).name}")
     if chosen.judge:
-        verdicts = _judge_again(chosen, problems, solutions, console)
+        verdicts = _judge_again(chosen, out, problems, solutions, console)
     else:
         verdicts = recorded_verdicts(rows, solutions)
     groups = {row.question_id: _group_of(row, problems.get(row.question_id)) for row in rows}
@@ -183,15 +184,14 @@ def _group_of(row: EvalAllRow, problem: Problem | None) -> tuple[str, str]:
 
 def _judge_again(
     chosen: argparse.Namespace,
+    out: str,
     problems: dict[str, Problem],
     solutions: Sequence[Solution],
     console: Console,
 ) -> list[ProgramVerdict]:
     isolation = Isolation.DOCKER if chosen.sandbox == "docker" else Isolation.NONE
     programs = [RecordedProgram(s.problem_id, s.solution_id, s.code) for s in solutions]
-    judging = Judging(
-        chosen.out, problems, programs, Conditions(isolation, IMAGE, chosen.memory_mb)
-    )
+    judging = Judging(out, problems, programs, Conditions(isolation, IMAGE, chosen.memory_mb))
     for damage in judging.damaged:
         console.print(f"made again: {damage}", soft_wrap=True)
     if judging.kept:
@@ -270,7 +270,7 @@ def parse(arguments: Sequence[str] | None) -> tuple[argparse.Namespace, list[str
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--candidates", metavar="FILE", help="recorded candidates, eval_all form")
     what.add_argument("--config", metavar="FILE", help="evaluate the run of this config instead")
-    parser.add_argument("--out", metavar="DIR", help="where the results are written")
+    parser.add_argument("--out", metavar="DIR", help="folder for the results, or URI")
     parser.add_argument(
         "--problems", nargs="+", metavar="FILE", help="their problems: candidates of others are "
         "left out, difficulty and platform are these problems' own"
@@ -315,7 +315,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with sigterm_as_ctrl_c():
             if chosen.config:
                 config = load_config(chosen.config, overrides)
+                refuse_vanishing(root=config.root)
+                if is_local(config.root):  # else the report is copied there
+                    refuse_vanishing(output=config.output)
                 return evaluate_run(config, console, as_json=chosen.json)
+            refuse_vanishing(out=chosen.out)
             return evaluate_recorded(chosen, console)
     except EXPECTED as error:
         print(error, file=sys.stderr)

@@ -28,6 +28,7 @@ from rich.table import Table
 from jobs.argument_types import cluster_address, folder, positive
 from jobs.command import sigterm_as_ctrl_c
 from jobs.problem_options import add_problem_options, file_problems
+from jobs.submitted import refuse_vanishing
 from jobs.terminal import Terminal, library_output_to
 from pipeline.files import StoreError, write_atomically
 from pipeline.judging import CannotJudge, Conditions, Judging, OpenSlot, OtherVerdicts, Slot
@@ -292,7 +293,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     chosen = parser().parse_args(arguments)
     log = chosen.out / "log.txt"
     try:
+        refuse_vanishing(out=chosen.out)
         log.parent.mkdir(parents=True, exist_ok=True)
+    except ConfigError as error:
+        print(error, file=sys.stderr)
+        return 2
     except OSError as error:
         why = error.strerror
         if isinstance(error, FileExistsError | NotADirectoryError):

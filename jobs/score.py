@@ -23,6 +23,7 @@ from rich.console import Console
 
 from jobs.command import absolute, carry_out, log_of
 from jobs.problem_options import add_problem_options, read_statements
+from jobs.submitted import refuse_vanishing
 from jobs.terminal import Terminal
 from pipeline.examples import problem_text
 from pipeline.files import StoreError, exists
@@ -205,6 +206,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.error("give --examples, or --problems and --programs")
     if min(chosen.actors, chosen.cpus, chosen.gpus) < 0:
         parser.error("--actors, --cpus and --gpus cannot be negative")
+    try:
+        refuse_vanishing(out=chosen.out)
+    except ConfigError as error:
+        print(error, file=sys.stderr)
+        return 2
     out = absolute(chosen.out)
     started = time.monotonic()
 

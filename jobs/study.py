@@ -22,7 +22,7 @@ from pathlib import Path
 from pydantic import ValidationError
 from rich.console import Console
 
-from jobs.argument_types import positive
+from jobs.argument_types import folder, positive
 from jobs.command import carry_out, config_parser
 from jobs.run import EXPECTED, STAGES, run
 from jobs.submitted import refuse_vanishing
@@ -186,7 +186,7 @@ def _rates(text: str) -> list[float]:
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = config_parser("study", __doc__)
     parser.add_argument("--seeds", type=positive(int), default=5, help="seeds 0, 1, ... [5]")
-    parser.add_argument("--out", required=True, type=Path, help="folder for tables and reports")
+    parser.add_argument("--out", required=True, type=folder, help="folder for tables and reports")
     parser.add_argument(
         "--arms",
         help=f"comma-separated part of {', '.join(arm.name for arm in ARMS)} "

@@ -126,7 +126,6 @@ def _sweep_of(chosen: argparse.Namespace, config: PipelineConfig) -> Sweep:
     examples, validation = (
         tuple(map(absolute, example_files(paths))) for paths in (chosen.examples, chosen.validation)
     )
-    refuse_vanishing(out=chosen.out)
     digest = f"{_digest(examples)} {_digest(validation)}"
     return Sweep(config, arm, examples, validation, digest, str(chosen.out.absolute()))
 
@@ -206,6 +205,7 @@ def _parser() -> argparse.ArgumentParser:
 def main(arguments: Sequence[str] | None = None) -> int:
     chosen, overrides = _parser().parse_known_args(arguments)
     try:
+        refuse_vanishing(out=chosen.out)
         sweep = _sweep_of(chosen, load_config(chosen.config, overrides))
         settings, problems = _settings(chosen, sweep), _problems(sweep)
     except (ConfigError, StoreError, TrainingDataError, OSError) as error:

@@ -14,11 +14,11 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import NamedTuple
 
 from pipeline import schemas
 from pipeline.execution import no_program, to_program
+from pipeline.files import read_bytes, tree
 from pipeline.part_file import DamagedPart, PartSummary, digest
 from pipeline.recorded import RecordedProgram
 from pipeline.records import Problem, ProgramVerdict, content_hash
@@ -83,7 +83,7 @@ class Standing:
 
 
 class Judging:
-    """The verdicts of `programs` below the local folder `root`. Raises OtherVerdicts, and
+    """The verdicts of `programs` below `root`, a folder or a URI. Raises OtherVerdicts, and
     CannotJudge."""
 
     def __init__(
@@ -322,17 +322,19 @@ def _shaped_by(
 
 def _refuse_others(stage: StageStore[ProgramVerdict], shaped_by: Mapping[str, object]) -> None:
     """One folder holds the verdicts of one judging."""
-    for path in Path(stage.directory).parent.glob("*/stage.json"):
-        if path.parent.name == stage.fingerprint:
+    folder = stage.directory.rpartition("/")[0]
+    for name in sorted(tree(folder)):
+        other, _, file = name.partition("/")
+        if file != "stage.json" or other == stage.fingerprint:
             continue
-        there = json.loads(path.read_bytes())["shaped_by"]
+        there = json.loads(read_bytes(f"{folder}/{name}") or b"{}").get("shaped_by", {})
         others = [
             f"{key} was {there.get(key)!r}, is {value!r}"
             for key, value in shaped_by.items()
             if there.get(key) != value
         ]
         raise OtherVerdicts(
-            f"{path.parent}: holds verdicts that were made differently "
+            f"{folder}/{other}: holds verdicts that were made differently "
             f"({'; '.join(others) or 'by another version'}). They are never mixed: choose another "
             "--out, or delete that folder"
         )

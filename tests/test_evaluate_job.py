@@ -13,6 +13,7 @@ from pipeline import groundwork, schemas
 from pipeline.config import ReplayPolicy
 from pipeline.examples import build_examples
 from pipeline.execution import judge_solutions
+from pipeline.files import read_bytes
 from pipeline.functions import split_steps
 from pipeline.part_file import read_table
 from pipeline.plan import make_plan
@@ -109,6 +110,24 @@ def test_recorded_grades_are_kept_unless_asked(files: list[str], tmp_path: Path)
     found = written(tmp_path / "out")
     assert found["overall"]["passed"] == 0
     assert (found["overall"]["problems"], list(found["by_difficulty"])) == (2, ["easy", "hard"])
+
+
+def test_results_go_into_an_object_store_and_other_verdicts_are_not_mixed_with_them(
+    files: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    monkeypatch.chdir(tmp_path)
+    before = set(tmp_path.iterdir())
+    out = "memory://evaluated"
+    judging = [*files[:-1], f"{out}/", "--judge", "--sandbox", "unsafe-process"]
+    assert main(judging) == 0
+    found = json.loads(read_bytes(f"{out}/pass_at_1.json") or b"")
+    assert found["overall"]["pass_at_1_percent"] == pytest.approx(100 / 3)
+    assert set(tmp_path.iterdir()) == before, "a folder named like the URI"
+    capsys.readouterr()
+    assert main([*judging, "--memory-mb", "200"]) == 1
+    assert f"{out}/verdicts/" in (told := capsys.readouterr().err)
+    assert "memory_mb was 512, is 200" in told
 
 
 @pytest.mark.docker
