@@ -40,13 +40,27 @@ def config_parser(job: str, description: str | None, section: str = "") -> argpa
     return parser
 
 
+class Terminated(KeyboardInterrupt):
+    """SIGTERM, where it ends the work as Ctrl-C does."""
+
+
+STOPPED = "the same command resumes"
+"""What a job that was interrupted says."""
+
+
+def exit_status(stop: KeyboardInterrupt) -> int:
+    """Of a job that was interrupted: 130 by Ctrl-C, 143 by SIGTERM, as shells and Kubernetes know
+    them."""
+    return 128 + (signal.SIGTERM if isinstance(stop, Terminated) else signal.SIGINT)
+
+
 @contextmanager
 def sigterm_as_ctrl_c() -> Iterator[None]:
     """SIGTERM (of Kubernetes, `timeout`, `ray job stop`) ends the work inside as Ctrl-C does: what
-    is done is kept, locks are given back."""
+    is done is kept, locks are given back. Raises Terminated then."""
 
     def interrupt(*_: object) -> NoReturn:
-        raise KeyboardInterrupt
+        raise Terminated
 
     if threading.current_thread() is not threading.main_thread():
         yield  # only the main thread gets signals
@@ -56,7 +70,7 @@ def sigterm_as_ctrl_c() -> Iterator[None]:
         yield
     except SystemExit as end:  # of Ray's own handler, which `ray.init` puts in the place of ours
         if end.code == signal.SIGTERM:
-            raise KeyboardInterrupt from None
+            raise Terminated from None
         raise
     finally:
         signal.signal(signal.SIGTERM, before)
@@ -89,8 +103,8 @@ def carry_out(
         except expected as error:
             console.print("[bold red]stopped:[/bold red]", escape(str(error)), soft_wrap=True)
             return 1
-        except KeyboardInterrupt:
-            console.print("[bold red]stopped[/bold red]; the same command resumes")
-            return 130
+        except KeyboardInterrupt as stop:
+            console.print(f"[bold red]stopped[/bold red]; {STOPPED}")
+            return exit_status(stop)
         show(console, result)
         return 0

@@ -24,7 +24,7 @@ from rich.console import Console
 from rich.progress import Progress as Bars
 
 from jobs.argument_types import positive
-from jobs.command import sigterm_as_ctrl_c
+from jobs.command import STOPPED, exit_status, sigterm_as_ctrl_c
 from jobs.problem_options import add_problem_options, date_window, file_problems
 from jobs.submitted import refuse_vanishing
 from jobs.terminal import Terminal
@@ -324,9 +324,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except EXPECTED as error:
         print(error, file=sys.stderr)
         return 2 if isinstance(error, ConfigError) else 1
-    except KeyboardInterrupt:
-        print("stopped; what is finished is kept, the same command resumes", file=sys.stderr)
-        return 130
+    except KeyboardInterrupt as stop:
+        print(f"stopped; {STOPPED}", file=sys.stderr)
+        return exit_status(stop)
 
 
 if __name__ == "__main__":

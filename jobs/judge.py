@@ -26,7 +26,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from jobs.argument_types import cluster_address, folder, positive
-from jobs.command import sigterm_as_ctrl_c
+from jobs.command import STOPPED, exit_status, sigterm_as_ctrl_c
 from jobs.problem_options import add_problem_options, file_problems
 from jobs.submitted import refuse_vanishing
 from jobs.terminal import Terminal, library_output_to
@@ -313,9 +313,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         except EXPECTED as error:
             console.print("[bold red]stopped:[/bold red]", escape(str(error)), soft_wrap=True)
             return 1
-        except KeyboardInterrupt:
-            console.print("[bold red]stopped[/bold red]; the same command resumes")
-            return 130
+        except KeyboardInterrupt as stop:
+            console.print(f"[bold red]stopped[/bold red]; {STOPPED}")
+            return exit_status(stop)
 
 
 if __name__ == "__main__":

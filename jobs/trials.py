@@ -14,6 +14,7 @@ from pipeline.config import ArmConfig, PipelineConfig
 from pipeline.evaluation.selection import Candidate, choose_aggregator
 from pipeline.evaluation.sweep import Setting
 from pipeline.files import write_atomically
+from pipeline.own_thread import in_own_thread
 from pipeline.part_file import read_table
 from pipeline.prm.data import TrainingDataError
 from pipeline.prm.scoring import Scorer
@@ -93,14 +94,15 @@ def run_trials(
     # A trial only waits for its training's workers, which ask for their own resources. Tune wants
     # it to ask for something: one byte.
     trainable = tune.with_resources(tune.with_parameters(_waiting, sweep=sweep), {"memory": 1})
-    grid = tune.Tuner(
+    tuner = tune.Tuner(
         trainable,
         param_space={"point": tune.grid_search(space)},
         tune_config=tune.TuneConfig(max_concurrent_trials=concurrent),
         run_config=tune.RunConfig(
             storage_path=f"{sweep.out}/ray", name="sweep", verbose=0, callbacks=[_Watch(on_done)]
         ),
-    ).fit()
+    )
+    grid = in_own_thread(tuner.fit)
     if grid.errors:
         # Of a remote traceback the last line is the error itself.
         *_, reason = (line for line in str(grid.errors[0]).splitlines() if line.strip())

@@ -22,7 +22,7 @@ from pipeline.progress import Progress
 from pipeline.records import ProgramVerdict, Role, Solution
 from pipeline.sampling import sample_solutions
 from pipeline.settings import load_config
-from sandbox import Sandbox
+from sandbox import Limits, Sandbox
 from sandbox.protocol import Isolation, Status
 
 RECORDED = Path(__file__).parents[2] / "shared/data/livecodebench-o1-mini.jsonl.gz"
@@ -125,9 +125,9 @@ def test_results_go_into_an_object_store_and_other_verdicts_are_not_mixed_with_t
     assert found["overall"]["pass_at_1_percent"] == pytest.approx(100 / 3)
     assert set(tmp_path.iterdir()) == before, "a folder named like the URI"
     capsys.readouterr()
-    assert main([*judging, "--memory-mb", "200"]) == 1
+    assert main([*judging, "--memory-mb", "99"]) == 1
     assert f"{out}/verdicts/" in (told := capsys.readouterr().err)
-    assert "memory_mb was 512, is 200" in told
+    assert f"memory_mb was {Limits().memory_mb}, is 99" in told
 
 
 @pytest.mark.docker

@@ -2,6 +2,7 @@
 
 import json
 import re
+import signal
 import subprocess
 import sys
 import time
@@ -43,6 +44,7 @@ def test_a_killed_training_run_again_ends_with_the_model_of_an_undisturbed_one(
 ) -> None:
     assert main([*arguments, "--out", str(tmp_path / "whole")]) == 0
     assert f"{STEPS:,}" in capfd.readouterr().out
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler, "Ray Train took it"
     killed, whole = tmp_path / "killed" / "prm_corrected", tmp_path / "whole" / "prm_corrected"
     with (tmp_path / "killed.txt").open("wb") as output:
         job = subprocess.Popen(
@@ -72,6 +74,32 @@ def test_a_killed_training_run_again_ends_with_the_model_of_an_undisturbed_one(
     before = (killed / "model" / "model.safetensors").stat().st_mtime_ns
     assert main([*arguments, "--out", str(tmp_path / "killed")]) == 0  # done: looked up alone
     assert (killed / "model" / "model.safetensors").stat().st_mtime_ns == before
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("sent", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)], ids=["Ctrl-C", "SIGTERM"]
+)
+def test_an_interrupted_training_says_that_it_resumes_and_is_no_success(
+    arguments: list[str], local_ray: None, tmp_path: Path, sent: signal.Signals, status: int
+) -> None:
+    arm, told = tmp_path / "out" / "prm_corrected", tmp_path / "told.txt"
+    with told.open("wb") as output:
+        job = subprocess.Popen(
+            [sys.executable, "-m", "jobs.train", *arguments, "--out", str(tmp_path / "out")],
+            stdout=output, stderr=output,
+        )  # fmt: skip
+        try:
+            wait_for(arm / "checkpoint.pt", job)
+            job.send_signal(sent)
+            assert job.wait(60) == status
+        finally:
+            job.kill()
+            job.wait()
+    assert "stopped; the same command resumes" in told.read_text()
+    assert "Traceback" not in told.read_text()
+    assert not (arm / "done.json").exists()
+    assert not (arm / "lock.json").exists()
 
 
 def wait_for(path: Path, job: subprocess.Popen[bytes]) -> None:

@@ -1,6 +1,7 @@
 """`jobs.tune` as a person calls it: a sweep on validation problems, killed, and run again."""
 
 import json
+import signal
 import subprocess
 import sys
 import time
@@ -66,6 +67,32 @@ def test_a_sweep_killed_in_the_middle_repeats_no_trial_that_was_done(
     assert written.optimizer.learning_rate == best["setting"]["learning_rate"]
     assert [arm.name for arm in written.arms] == ["orm", "prm_soft"]  # not the tuned one alone
     assert str(tmp_path / "out" / "best.yaml") in capfd.readouterr().out.replace("\n", "")
+
+
+@pytest.mark.slow
+def test_an_interrupted_sweep_says_that_it_resumes_and_is_no_success(
+    arguments: list[str], local_ray: None, tmp_path: Path
+) -> None:
+    out, told = tmp_path / "out", tmp_path / "told.txt"
+    words = [*arguments, "--training.epochs", "500", "--out", str(out)]
+    with told.open("wb") as output:
+        job = subprocess.Popen(
+            [sys.executable, "-m", "jobs.tune", *words], stdout=output, stderr=output
+        )
+        try:
+            deadline = time.monotonic() + 300
+            while not list(out.glob("trials/*/ray_train")):
+                assert job.poll() is None, told.read_text()
+                assert time.monotonic() < deadline, "no trial began"
+                time.sleep(0.05)
+            job.send_signal(signal.SIGINT)
+            assert job.wait(60) == 130
+        finally:
+            job.kill()
+            job.wait()
+    assert "stopped; the same command resumes" in told.read_text()
+    assert not (out / "tune.json").exists()
+    assert not (out / "lock.json").exists()
 
 
 @pytest.mark.parametrize(

@@ -23,6 +23,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from pipeline.config import ArmConfig, Correction, Targets, TrainingConfig
 from pipeline.files import FileState, tree
 from pipeline.folders import local_folder
+from pipeline.own_thread import in_own_thread
 from pipeline.prm.base_identity import base_identity
 from pipeline.prm.data import TrainingDataError, read_examples
 from pipeline.prm.results import HistoryRow, TrainedPRM, finished
@@ -180,7 +181,7 @@ def _start(job: _Job, board: Any) -> None:
         ),
     )
     try:
-        trainer.fit()
+        in_own_thread(trainer.fit)
     except (ray.train.TrainingFailedError, ray.exceptions.RayActorError) as error:
         if isinstance(error, ray.train.WorkerGroupError):
             for reason in error.worker_failures.values():
