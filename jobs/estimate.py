@@ -12,37 +12,30 @@ import dataclasses
 import json
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
-from rich import box
 from rich.console import Console
-from rich.table import Table
 
 from jobs.argument_types import not_negative, positive, share
+from jobs.estimate_table import show
 from jobs.problem_options import add_problem_options, read_statements
+from jobs.token_counter import CHARACTERS_PER_TOKEN, token_counter
 from pipeline.assumed import UNITS, Records, assumptions
 from pipeline.config import (
     OpenAIPolicy,
     PipelineConfig,
-    PolicyConfig,
     ReplayPolicy,
     ScaleModelProblems,
-    VLLMPolicy,
 )
-from pipeline.estimate import Asked, CountTokens, Estimate, estimate
+from pipeline.estimate import Estimate, estimate
 from pipeline.files import StoreError
 from pipeline.plan import InputMissing, Plan, make_plan
 from pipeline.problems import BadRows, NoProblems, UnknownForm, read_files
 from pipeline.problems.splits import assign_roles, drop_near_duplicates
-from pipeline.prompts import solution_prompt
 from pipeline.records import Problem
 from pipeline.scale_model.generator import generate_problems
 from pipeline.settings import ConfigError, load_config
 from pipeline.store import StageStore
-
-CHARACTERS_PER_TOKEN = 4.0
-"""OpenAI's rule of thumb for English; formulas and code have fewer."""
 
 _TYPES = {
     "cache_hits": share,
@@ -55,66 +48,6 @@ _MEASURED_PARTS = 50  # parts of the store that are read: enough to know a mean 
 
 EXPECTED = (ConfigError, InputMissing, BadRows, NoProblems, UnknownForm, StoreError, OSError)
 """Errors whose own words say everything."""
-
-
-@dataclass(frozen=True, slots=True)
-class Counter:
-    """How tokens of prompts are counted, and in words for a person."""
-
-    count: CountTokens
-    told: str
-
-
-def token_counter(
-    policy: PolicyConfig,
-    named: str | None,
-    ratio: float | None,
-    records: Records,
-    problems: Sequence[Problem],
-) -> Counter:
-    """By the named tokenizer, else by the ratio given, else by a vLLM policy's own tokenizer where
-    no download is needed, else by a ratio measured on solutions of the store, or assumed.
-
-    Raises ConfigError for a named tokenizer that is not here.
-    """
-    if named is not None:
-        counter = _tokenizer(named)
-        if counter is None:
-            raise ConfigError(
-                f"--tokenizer: {named!r} is neither a folder with a tokenizer nor in the local "
-                "cache of the Hugging Face hub"
-            )
-        return counter
-    if ratio is not None:
-        return _by_ratio(ratio, "--characters-per-token")
-    if isinstance(policy, VLLMPolicy) and (counter := _tokenizer(policy.model)):
-        return counter
-    by_id = {problem.problem_id: problem for problem in problems}
-    known = [s for s in records.solutions if s.prompt_tokens and s.problem_id in by_id]
-    if not known:
-        return _by_ratio(CHARACTERS_PER_TOKEN, "assumed; --tokenizer counts them")
-    prompts = [solution_prompt(by_id[s.problem_id], policy.prompt) for s in known]
-    characters = sum(len(prompt.system + prompt.user) for prompt in prompts)
-    measured = characters / sum(solution.prompt_tokens for solution in known)
-    return _by_ratio(measured, f"measured on {len(known):,} solutions of the store")
-
-
-def _by_ratio(ratio: float, source: str) -> Counter:
-    told = f"prompt tokens: {ratio:.3g} characters each ({source})"
-    return Counter(lambda text: len(text) / ratio, told)
-
-
-def _tokenizer(name: str) -> Counter | None:
-    from transformers import AutoTokenizer  # slow to import, and seldom wanted
-
-    try:
-        tokenizer: Any = AutoTokenizer.from_pretrained(name, local_files_only=True)
-    except (OSError, ValueError):
-        return None
-    return Counter(
-        lambda text: len(tokenizer(text, add_special_tokens=False)["input_ids"]),
-        f"prompt tokens: counted with the tokenizer {name}",
-    )
 
 
 def problems_of(
@@ -202,82 +135,6 @@ def _paid(config: PipelineConfig, result: Estimate) -> list[tuple[OpenAIPolicy, 
             spent += (asked.batch_usd if policy.batch else asked.usd) or 0.0
             paid = [each for each in paid if each[0] != policy] + [(policy, spent)]
     return paid
-
-
-def show(console: Console, result: Estimate, notes: Sequence[str]) -> None:
-    stages = (result.sampling, result.rollouts)
-    table = Table(title="What it will cost", title_justify="left", box=box.SIMPLE_HEAD)
-    table.add_column("", no_wrap=True)
-    for asked in stages:
-        table.add_column(f"{asked.stage}\n{asked.policy.rsplit('/', 1)[-1]}", justify="right")
-    table.add_column("both", justify="right")
-    for name, read in (
-        ("calls", lambda a: a.calls),
-        ("tokens in", lambda a: a.tokens.prompt),
-        ("  of them cached", lambda a: a.tokens.cached),
-        ("tokens out", lambda a: a.tokens.answer),
-        ("tokens of reasoning", lambda a: a.tokens.reasoning),
-    ):
-        values = [read(asked) for asked in stages]
-        table.add_row(name, *(f"{round(value):,}" for value in (*values, sum(values))))
-    table.add_section()
-    _add(table, "dollars", stages, lambda a: a.usd, "${:,.2f}")
-    _add(table, "  by the Batch API", stages, lambda a: a.batch_usd, "${:,.2f}")
-    _add(table, "  if every answer is longest", stages, lambda a: a.worst_usd, "${:,.2f}")
-    _add(table, "hours", stages, lambda a: a.hours, "{:,.1f}")
-    _add(table, "  by the Batch API *", stages, lambda a: a.batch_hours, "{:,.0f}")
-    _add(table, "GPU-hours", stages, lambda a: a.gpu_hours, "{:,.1f}")
-    table.add_section()
-    run = result.executed
-    table.add_row(
-        "programs executed", *(f"{n:,.0f}" for n in (run.solutions, run.rollouts, run.programs))
-    )
-    table.add_row("core-hours, at most", "", "", f"{run.core_hours:,.1f}")
-    table.add_row("hours in all slots, at most", "", "", f"{run.hours:,.1f}")
-    table.add_section()
-    kept = result.footprint
-    table.add_row("parts", "", "", f"{kept.parts:,}")
-    table.add_row("shards, at most", "", "", f"{kept.shard_bytes / 1e9:,.1f} GB")
-    table.add_row("driver's memory for them", "", "", f"{kept.driver_bytes / 1e6:,.1f} MB")
-    console.print(table)
-    if any(asked.batch_hours for asked in stages):
-        console.print(
-            "* if every batch is answered within its day: requests that expire, or that find the "
-            "queue full, take another",
-            highlight=False,
-            soft_wrap=True,
-        )
-    roles = ", ".join(f"{count:,} {role}" for role, count in result.problems_by_role.items())
-    console.print(f"problems: {roles}", highlight=False)
-    assumed = Table(title="It rests on", title_justify="left", box=box.SIMPLE_HEAD)
-    assumed.add_column("", justify="right")
-    assumed.add_column("")
-    assumed.add_column("source")
-    for name in _relevant(result):
-        each = getattr(result.assumptions, name)
-        assumed.add_row(f"{each.value:,.6g}", each.unit, each.source)
-    console.print(assumed)
-    for note in notes:
-        console.print(note, markup=False, highlight=False, soft_wrap=True)
-
-
-def _relevant(result: Estimate) -> list[str]:
-    """The assumptions that this estimate rests on, by name."""
-    stages = (result.sampling, result.rollouts)
-    of_an_api = {"reasoning_tokens", "rollout_reasoning_tokens", "cache_hits"}
-    unused = {"gpu_tokens_per_s"} if all(a.usd is not None for a in stages) else set()
-    if all(asked.usd is None for asked in stages):
-        unused |= of_an_api | {"stream_tokens_per_s"}
-    fields = dataclasses.fields(result.assumptions)
-    return [field.name for field in fields if field.name not in unused]
-
-
-def _add(table: Table, name: str, stages: Sequence[Asked], read: Any, form: str) -> None:
-    values = [read(asked) for asked in stages]
-    known = [value for value in values if value is not None]
-    if known:
-        shown = ("" if value is None else form.format(value) for value in (*values, sum(known)))
-        table.add_row(name, *shown)
 
 
 def as_json(result: Estimate, notes: Sequence[str]) -> str:

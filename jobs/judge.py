@@ -11,15 +11,12 @@ slots of this machine, or, with --address, in those of a Ray cluster.
 import argparse
 import json
 import os
-import socket
 import sys
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
@@ -28,26 +25,23 @@ from rich.table import Table
 from jobs.argument_types import cluster_address, folder, positive
 from jobs.command import STOPPED, exit_status, sigterm_as_ctrl_c
 from jobs.problem_options import add_problem_options, file_problems
+from jobs.slots import ClusterError, cluster_slots, local_slots, probe
 from jobs.submitted import refuse_vanishing
 from jobs.terminal import Terminal, library_output_to
 from pipeline.files import StoreError, write_atomically
-from pipeline.judging import CannotJudge, Conditions, Judging, OpenSlot, OtherVerdicts, Slot
+from pipeline.judging import CannotJudge, Conditions, Judging, OtherVerdicts
+from pipeline.judging_queue import OpenSlot
 from pipeline.lock import StageLocked, stage_lock
 from pipeline.problems import BadRows, NoProblems, UnknownForm, read_files
 from pipeline.progress import Observer, Progress
 from pipeline.recorded import BadPrograms, RecordedProgram, read_programs
 from pipeline.records import ProgramVerdict
 from pipeline.settings import ConfigError
-from sandbox import IMAGE, Comparator, Isolation, Limits, Sandbox, SandboxUnavailable, Status
+from sandbox import IMAGE, Comparator, Isolation, Limits, SandboxUnavailable, Status
 
 CANONICAL = "canonical"
-_PROBE_S = 5.0
 LISTED = 20  # programs that are not AC, on the terminal
 LISTED_IN_SUMMARY = 1000
-
-
-class ClusterError(Exception):
-    """The Ray cluster cannot be reached, or has no sandbox slots."""
 
 
 EXPECTED = (
@@ -64,7 +58,7 @@ def judge(chosen: argparse.Namespace, observer: Observer) -> Judging:
     except ValueError as error:
         raise ConfigError(f"--time-limit-s, --memory-mb: {error}") from None
     if chosen.address:
-        _probe(chosen.address)
+        probe(chosen.address)
     observer.stage("Reading problems and programs")
     config = file_problems(chosen, [chosen.problems]).model_copy(
         update={"time_limit_s": chosen.time_limit_s, "comparator": chosen.comparator}
@@ -117,71 +111,11 @@ def judge(chosen: argparse.Namespace, observer: Observer) -> Judging:
 @contextmanager
 def _slots(chosen: argparse.Namespace, observer: Observer) -> Iterator[list[OpenSlot]]:
     """Sandboxes of this machine, or actors of the cluster that --address names."""
-    if not chosen.address:
-        yield [partial(_local_slot, chosen.sandbox)] * (chosen.slots or os.cpu_count() or 1)
-        return
-    import ray  # slow to import, and not needed for the slots of one machine
-
-    quiet: dict[str, Any] = {"logging_level": "ERROR", "log_to_driver": False}
-    try:
-        ray.init(address=chosen.address, **quiet)
-    except (ConnectionError, ValueError) as error:
-        raise ClusterError(
-            f"--address {chosen.address}: no Ray cluster answers ({error})"
-        ) from None
-    try:
-        declared = int(ray.cluster_resources().get("docker", 0))
-        if not declared:
-            raise ClusterError(
-                f"--address {chosen.address}: no node declares sandbox slots; start them with "
-                "`ray start --resources '{\"docker\": 4}'`"
-            )
-        count = min(chosen.slots or declared, declared)
-        free = int(ray.available_resources().get("docker", 0))
-        if free < count:
-            observer.note(
-                f"{free} of the cluster's {declared} sandbox slots are free; "
-                f"{count - free} more are taken as others give them back"
-            )
-        yield [partial(_cluster_slot, chosen.sandbox)] * count
-    finally:
-        ray.shutdown()
-
-
-def _probe(address: str) -> None:
-    """Whether anything listens there: Ray itself tries for 100 s before it says that nothing does.
-    Raises ClusterError."""
-    if address == "auto":
-        return
-    host, _, port = address.removeprefix("ray://").rpartition(":")
-    try:
-        socket.create_connection((host.strip("[]"), int(port)), timeout=_PROBE_S).close()
-    except (OSError, OverflowError) as error:
-        raise ClusterError(f"--address {address}: no Ray cluster answers ({error})") from None
-
-
-@contextmanager
-def _local_slot(isolation: Any) -> Iterator[Slot]:
-    with Sandbox(isolation) as sandbox:
-        yield Slot(sandbox.judge, sandbox.interpreter())
-
-
-@contextmanager
-def _cluster_slot(isolation: Any) -> Iterator[Slot]:
-    import ray
-    import ray.exceptions
-
-    from sandbox.actor import SandboxActor
-
-    options = {"num_cpus": 0, "resources": {"docker": 1}, "max_restarts": 3, "max_task_retries": 3}
-    actor: Any = ray.remote(**options)(SandboxActor).remote(isolation)
-    try:
-        interpreter: Any = ray.get(actor.interpreter.remote())
-        yield Slot(lambda program: ray.get(actor.judge.remote(program)), interpreter)
-    except ray.exceptions.RayError as error:
-        raise SandboxUnavailable(f"a slot of the cluster failed: {error}") from error
-    finally:
-        ray.kill(actor)
+    if chosen.address:
+        with cluster_slots(chosen.address, chosen.sandbox, chosen.slots, observer.note) as slots:
+            yield slots
+    else:
+        yield local_slots(chosen.sandbox, chosen.slots or os.cpu_count() or 1)
 
 
 def tell(judging: Judging, console: Console, out: Path, seconds: float) -> int:

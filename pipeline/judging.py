@@ -1,42 +1,25 @@
 """Verdicts for recorded programs, in parts that are kept: several sandbox slots, no Ray.
 
-Slots are handed in as context managers that give a judge: sandboxes of this machine or actors of a
-cluster. Each slot takes one program after another from one queue, in the order of the parts, so a
-slow program holds up nothing but its own slot. A part is stored when its last program is judged,
-or when the run is stopped; what an earlier run had stored is kept, but for programs that the
-sandbox failed on (INFRA): they are tried again.
+What an earlier run had stored is kept, but for programs that the sandbox failed on (INFRA): they
+are tried again. How the slots share the work is in `pipeline.judging_queue`.
 """
 
 import json
 import threading
 import time
-from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
-from typing import NamedTuple
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 from pipeline import schemas
 from pipeline.execution import no_program, to_program
 from pipeline.files import read_bytes, tree
+from pipeline.judging_queue import Judge, JudgingQueue, OpenSlot, UnfinishedPart
 from pipeline.part_file import DamagedPart, PartSummary, digest
 from pipeline.recorded import RecordedProgram
 from pipeline.records import Problem, ProgramVerdict, content_hash
 from pipeline.store import StageStore, fingerprint
 from sandbox.checks import checks_of
-from sandbox.protocol import Isolation, Program, Status, Verdict
-
-Judge = Callable[[Program], Verdict]
-
-
-class Slot(NamedTuple):
-    """An open slot."""
-
-    judge: Judge
-    interpreter: str  # what it runs programs on, see `Sandbox.interpreter`
-
-
-OpenSlot = Callable[[], AbstractContextManager[Slot]]
+from sandbox.protocol import Isolation, Status, Verdict
 
 POLL_S = 0.2
 PATIENCE_S = 5.0
@@ -123,34 +106,34 @@ class Judging:
         kept, also where the caller stops (by closing this generator).
         """
         self.stage.describe(len(self.parts), self.shaped_by)
-        work = _Work(self._open, self._judge, self._admit, self.stage)
+        queue = JudgingQueue(self._open, self._judge, self._admit, self.stage)
         threads = [
-            threading.Thread(target=work.serve, args=(slot,), name=f"slot-{n}", daemon=True)
-            for n, slot in enumerate(slots[: work.waiting])
+            threading.Thread(target=queue.serve, args=(slot,), name=f"slot-{n}", daemon=True)
+            for n, slot in enumerate(slots[: queue.waiting])
         ]
         for thread in threads:
             thread.start()
         try:
             while alive := [thread for thread in threads if thread.is_alive()]:
-                yield self._standing(work)
+                yield self._standing(queue)
                 alive[0].join(POLL_S)
         finally:
-            work.stop()
+            queue.stop()
             deadline = time.monotonic() + PATIENCE_S
             for thread in threads:
                 thread.join(max(0.0, deadline - time.monotonic()))
-            work.keep()
-        if work.error is not None:
-            raise work.error
-        yield self._standing(work)
+            queue.keep()
+        if queue.error is not None:
+            raise queue.error
+        yield self._standing(queue)
 
     def verdicts(self) -> Iterator[ProgramVerdict]:
         """All that is stored, by problem and program."""
         for index in range(len(self.parts)):
             yield from self.stage.read(index)
 
-    def _standing(self, work: "_Work") -> Standing:
-        statuses = work.statuses()
+    def _standing(self, queue: JudgingQueue) -> Standing:
+        statuses = queue.statuses()
         return Standing(self.kept + sum(statuses.values()), self._total, statuses)
 
     def _check_tests(self, programs: Iterable[RecordedProgram]) -> None:
@@ -177,9 +160,9 @@ class Judging:
                 "give every sandbox the same image"
             )
 
-    def _resume(self, index: int) -> "_Part":
+    def _resume(self, index: int) -> UnfinishedPart:
         """What is stored of a part, and what is left to do."""
-        part = _Part(index)
+        part = UnfinishedPart(index)
         found = self.stage.inspect(index)
         if isinstance(found, DamagedPart):
             self.damaged.append(str(found))
@@ -200,104 +183,6 @@ class Judging:
                 f"a slot judged with isolation {verdict.isolation}, not {conditions.isolation}"
             )
         return verdict
-
-
-@dataclass(slots=True)
-class _Part:
-    """A part that is being made: rows that are there, programs that are not judged yet."""
-
-    index: int
-    rows: list[ProgramVerdict] = field(default_factory=list)
-    todo: list[RecordedProgram] = field(default_factory=list)
-
-
-class _Work:
-    """One queue for all slots; parts are stored as they get full."""
-
-    def __init__(
-        self,
-        parts: Sequence[_Part],
-        judge: Callable[[Judge, RecordedProgram], Verdict],
-        admit: Callable[[str], None],
-        stage: StageStore[ProgramVerdict],
-    ) -> None:
-        self.error: BaseException | None = None
-        self._judge = judge
-        self._admit = admit
-        self._stage = stage
-        self._lock = threading.Lock()
-        self._statuses: Counter[Status] = Counter()
-        left = {part.index: _same_code(part.todo) for part in parts}
-        self._waiting = deque((part, group) for part in parts for group in left[part.index])
-        self._unjudged = {index: len(groups) for index, groups in left.items()}
-        self._unstored: dict[int, _Part] = {}  # have verdicts that are nowhere else
-
-    def serve(self, open_slot: OpenSlot) -> None:
-        """Judge until nothing is left or something went wrong."""
-        try:
-            if not self._waiting:
-                return
-            with open_slot() as slot:
-                with self._lock:
-                    self._admit(slot.interpreter)
-                while (work := self._next()) is not None:
-                    part, group = work
-                    self._count(part, group, self._judge(slot.judge, group[0]))
-        except BaseException as error:  # noqa: BLE001 - the thread that waits raises it
-            with self._lock:
-                self.error = self.error or error
-            self.stop()
-
-    @property
-    def waiting(self) -> int:
-        """Executions that no slot has taken yet."""
-        with self._lock:
-            return len(self._waiting)
-
-    def stop(self) -> None:
-        with self._lock:
-            self._waiting.clear()
-
-    def keep(self) -> None:
-        """Store the parts that are not full."""
-        with self._lock:
-            parts = list(self._unstored.values())
-        for part in parts:
-            self._store(part)
-
-    def statuses(self) -> Counter[Status]:
-        with self._lock:
-            return self._statuses.copy()
-
-    def _next(self) -> tuple[_Part, list[RecordedProgram]] | None:
-        with self._lock:
-            return self._waiting.popleft() if self._waiting else None
-
-    def _count(self, part: _Part, group: list[RecordedProgram], verdict: Verdict) -> None:
-        with self._lock:
-            part.rows += [ProgramVerdict(p.program_id, p.problem_id, verdict) for p in group]
-            self._statuses[verdict.status] += len(group)
-            self._unjudged[part.index] -= 1
-            self._unstored[part.index] = part
-            is_full = not self._unjudged[part.index]
-        if is_full:
-            self._store(part)
-
-    def _store(self, part: _Part) -> None:
-        with self._lock:
-            rows = list(part.rows)
-        self._stage.write(part.index, rows)
-        with self._lock:
-            if len(part.rows) == len(rows):
-                self._unstored.pop(part.index, None)
-
-
-def _same_code(programs: Iterable[RecordedProgram]) -> list[list[RecordedProgram]]:
-    """Programs of one problem that are the same to the letter are executed once."""
-    groups: dict[tuple[str, str], list[RecordedProgram]] = {}
-    for program in programs:
-        groups.setdefault((program.problem_id, program.code), []).append(program)
-    return list(groups.values())
 
 
 def _parts(programs: Sequence[RecordedProgram]) -> list[Sequence[RecordedProgram]]:

@@ -21,7 +21,8 @@ from ray.cluster_utils import Cluster
 import sandbox
 from jobs.judge import main
 from pipeline.files import StoreError
-from pipeline.judging import CannotJudge, Conditions, Judging, OtherVerdicts, Slot
+from pipeline.judging import CannotJudge, Conditions, Judging, OtherVerdicts
+from pipeline.judging_queue import Slot
 from pipeline.recorded import BadPrograms, RecordedProgram, read_programs
 from pipeline.records import Problem
 from sandbox import Isolation, Program, Status, TestCase, Verdict
