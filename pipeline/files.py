@@ -89,7 +89,8 @@ def tree(directory: str) -> dict[str, FileState]:
     filesystem, name = _located(directory)
     selector = fs.FileSelector(name, allow_not_found=True, recursive=True)
     return {
-        os.path.relpath(info.path, name): FileState(info.size or 0, info.mtime_ns or 0)
+        # Some of fsspec's clients begin their paths with a slash, whatever they were asked for.
+        os.path.relpath(f"/{info.path}", f"/{name}"): FileState(info.size or 0, info.mtime_ns or 0)
         for info in filesystem.get_file_info(selector)
         if info.is_file
     }
