@@ -263,6 +263,7 @@ def test_a_job_that_fails_leaves_its_log_in_the_store(
 ) -> None:
     config = on_machine(1, tmp_path, f"{bucket}/fails")
     (tmp_path / "config.yaml").write_text(dump_config(config))
+    (tmp_path / "problems.jsonl").write_text("{}\n")
     assert run.main(["--config", str(tmp_path / "config.yaml")]) == 1
     assert "problems.jsonl" in capfd.readouterr().out
     assert exists(f"{bucket}/fails/runs/scripted/log.txt")
