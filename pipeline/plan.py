@@ -62,6 +62,7 @@ LOGIC_VERSIONS = {
     "examples": 2,
     "prm": 3,
     "correction": 3,
+    "bfloat16": 1,
     "scores": 1,
 }
 """Bumped by hand when a stage's code changes what it computes from the same inputs."""
@@ -181,6 +182,12 @@ class Plan:
             trained_on=self.trained_on,
             base=self.policy_fingerprint if training.model.base == SCALE_MODEL else None,
             training=options,
+            # What trains and scores in it alone; the rest of the store stays what it is.
+            **(
+                {"bfloat16": LOGIC_VERSIONS["bfloat16"]}
+                if training.model.dtype == "bfloat16"
+                else {}
+            ),
             targets=arm.targets,
             crossfit=training.crossfit_strength if arm.targets is Targets.CROSSFIT else None,
             correction=arm.correction,

@@ -2,7 +2,8 @@
 
 model/      `AutoModelForTokenClassification.from_pretrained`; adapters merged into the base, in
             the base's own dtype: in bfloat16 the scores differ from training's by its rounding,
-            in float32 they are the same
+            in float32 they are the same. The head is float32. `prm_compute_dtype` in config.json
+            names the dtype that training computed in, and `pipeline.prm.scoring` does
 adapter/    adapters and head alone, in float32, for the same call or
             `peft.AutoPeftModelForTokenClassification`, either with `num_labels=1`: only where LoRA
             was trained

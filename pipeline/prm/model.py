@@ -6,11 +6,13 @@ everywhere: the hypergradient compares two forward passes, which must differ by 
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from transformers import (
+    MODEL_FOR_TOKEN_CLASSIFICATION_MAPPING,
     AutoConfig,
     AutoModelForTokenClassification,
     AutoTokenizer,
@@ -21,7 +23,11 @@ from transformers import (
 from transformers.utils import logging as transformers_logging
 
 from pipeline.config import LoRA, ModelConfig
+from pipeline.folders import local_folder
 from pipeline.prm.encoding import TokenBatch
+
+COMPUTE_DTYPE = "prm_compute_dtype"
+"""The key in a trained PRM's config.json that names the dtype it was computed in."""
 
 
 class StepScorer(nn.Module):
@@ -72,19 +78,26 @@ def build_scorer(
     weights are float32 and `config.dtype` is that of the computation.
     """
     torch.manual_seed(seed)
-    compute_dtype = getattr(torch, config.dtype)
-    architecture = AutoConfig.from_pretrained(config.base, num_labels=1)
+    base = local_folder(config.base)
+    architecture = AutoConfig.from_pretrained(base, num_labels=1)
     _without_dropout(architecture)
     network = _load(
-        config.base,
-        config=architecture,
-        dtype=compute_dtype if config.lora else torch.float32,
+        base,
+        architecture,
+        dtype=getattr(torch, config.dtype) if config.lora else torch.float32,
         attn_implementation=config.attention,
     )
+    return made_trainable(network, config).to(device), build_tokenizer(config)
+
+
+def made_trainable(network: PreTrainedModel, config: ModelConfig) -> StepScorer:
+    """A token-classification model as a PRM in training; with LoRA, `network` is the frozen base.
+    Of `config`, `base` does not count."""
+    setattr(network.config, COMPUTE_DTYPE, config.dtype)
     _head(network).float()
-    if config.lora:
-        network = _with_lora(network, config.lora)
-    scorer = StepScorer(network, compute_dtype)
+    scorer = StepScorer(
+        _with_lora(network, config.lora) if config.lora else network, getattr(torch, config.dtype)
+    )
     if config.gradient_checkpointing:
         scorer.classifier.gradient_checkpointing_enable({"use_reentrant": False})
         scorer.classifier.enable_input_require_grads()
@@ -95,7 +108,7 @@ def build_scorer(
         if parameter.requires_grad:
             parameter.data = parameter.data.float()
     # Gradient checkpointing is on in training mode alone; with dropout zero nothing else is.
-    return scorer.to(device).train(), build_tokenizer(config)
+    return scorer.train()
 
 
 def _without_dropout(architecture: PreTrainedConfig) -> None:
@@ -111,24 +124,39 @@ def _without_dropout(architecture: PreTrainedConfig) -> None:
 
 def build_tokenizer(config: ModelConfig) -> PreTrainedTokenizerBase:
     """The base model's, with the context that the PRM is trained with."""
-    tokenizer = AutoTokenizer.from_pretrained(config.base)
-    longest = AutoConfig.from_pretrained(config.base).max_position_embeddings
+    base = local_folder(config.base)
+    tokenizer = AutoTokenizer.from_pretrained(base)
+    longest = AutoConfig.from_pretrained(base).max_position_embeddings
     # Saved with the tokenizer, so that scoring cuts statements where training did.
     tokenizer.model_max_length = min(config.max_tokens, longest)
     return tokenizer
 
 
 def load_scorer(directory: str, device: torch.device) -> tuple[StepScorer, PreTrainedTokenizerBase]:
-    """A trained PRM, in the dtype it was saved in, and its tokenizer."""
-    network = _load(directory, dtype="auto")
-    _head(network).float()
-    scorer = StepScorer(network, network.dtype).to(device).eval()
+    """A trained PRM and its tokenizer: weights in the dtype they were saved in, computed in that
+    of its training, as its config says (of the weights, where it does not)."""
+    architecture = AutoConfig.from_pretrained(directory)
+    network = _load(directory, architecture, dtype="auto")
+    trained_in = getattr(architecture, COMPUTE_DTYPE, None)
+    compute_dtype = getattr(torch, trained_in) if trained_in else network.dtype
+    scorer = StepScorer(network, compute_dtype).to(device).eval()
     return scorer, AutoTokenizer.from_pretrained(directory)
 
 
-def _load(name: str, **options: object) -> PreTrainedModel:
-    with quiet():
-        return AutoModelForTokenClassification.from_pretrained(name, **options)
+def _load(name: str, architecture: PreTrainedConfig, **options: object) -> PreTrainedModel:
+    """A model and its head, which is kept in float32 where that is how it was saved: transformers
+    would round it to the dtype of the base."""
+    # An architecture without token classification is refused by transformers below, in its words.
+    kind: Any = MODEL_FOR_TOKEN_CLASSIFICATION_MAPPING.get(type(architecture), PreTrainedModel)
+    kept = kind._keep_in_fp32_modules_strict
+    kind._keep_in_fp32_modules_strict = [*(kept or ()), r"^(score|classifier)\."]
+    try:
+        with quiet():
+            return AutoModelForTokenClassification.from_pretrained(
+                name, config=architecture, **options
+            )
+    finally:
+        kind._keep_in_fp32_modules_strict = kept
 
 
 @contextmanager
