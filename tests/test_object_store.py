@@ -1,5 +1,6 @@
 """The store behind an S3-compatible server, over a real connection on the loopback interface."""
 
+import json
 import logging
 import os
 import subprocess
@@ -12,12 +13,14 @@ from pathlib import Path
 import boto3  # pyright: ignore[reportMissingTypeStubs]
 import pytest
 from moto.server import ThreadedMotoServer
+from peft import PeftModel
+from transformers import AutoModelForTokenClassification
 
 from jobs import run, score, train
 from jobs.run_status import run_status
 from pipeline import object_journal
 from pipeline import run_folder as run_folder_module
-from pipeline.config import PipelineConfig
+from pipeline.config import LoRA, ModelConfig, PipelineConfig
 from pipeline.files import StoreError, delete, exists, listing, read_bytes, tree, write_atomically
 from pipeline.folders import local_folder, publish_folder
 from pipeline.lock import StageLocked, stage_lock
@@ -26,6 +29,9 @@ from pipeline.object_journal import ObjectJournal, open_journal
 from pipeline.part_file import DamagedPart
 from pipeline.policies.ledger import Account, Ledger
 from pipeline.progress import Progress
+from pipeline.prm.export import export
+from pipeline.prm.model import build_scorer
+from pipeline.prm.parallel import CPU
 from pipeline.records import Role, StepLabel
 from pipeline.rounds import StageFailed
 from pipeline.run_folder import fetch_log, kept, run_folder
@@ -178,6 +184,22 @@ def test_a_model_is_fetched_once_and_again_when_it_is_replaced(
         local_folder(f"{bucket}/models/two")
 
 
+def test_adapters_name_the_base_that_the_config_names_and_not_its_copy(
+    bucket: str, base: str, tmp_path: Path
+) -> None:
+    uri = f"{bucket}/bases/tiny"
+    publish_folder(Path(base), uri)
+    config = ModelConfig(base=uri, max_tokens=256, lora=LoRA(rank=4), dtype="float32")
+    scorer, _ = build_scorer(config, 0, CPU)
+    export(config, {n: p for n, p in scorer.named_parameters() if p.requires_grad}, tmp_path)
+    told = json.loads((tmp_path / "adapter" / "adapter_config.json").read_text())
+    assert told["base_model_name_or_path"] == uri
+    for path in tmp_path.rglob("*.json"):
+        assert "prm-models-" not in path.read_text()
+    fetched = AutoModelForTokenClassification.from_pretrained(local_folder(uri), num_labels=1)
+    PeftModel.from_pretrained(fetched, tmp_path / "adapter")
+
+
 def test_a_training_into_an_object_store_locks_it_and_makes_no_folder_of_its_name(
     bucket: str, base: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     capfd: pytest.CaptureFixture[str],
@@ -274,11 +296,17 @@ def test_a_model_is_trained_into_an_object_store_and_scores_from_there(
     bucket: str, base: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
-    config = write_config(tmp_path, base, arms=[{"name": "orm", "targets": "final"}], epochs=1)
+    publish_folder(Path(base), f"{bucket}/base")
+    model = {"base": f"{bucket}/base", "max_tokens": 256, "lora": {"rank": 4}, "dtype": "float32"}
+    arms = [{"name": "orm", "targets": "final"}]
+    config = write_config(tmp_path, base, model=model, arms=arms, epochs=1)
     examples = write_examples(tmp_path / "e", Role.TRAIN)
     out = f"{bucket}/trained"
     assert train.main(["--config", config, "--examples", examples, "--out", out]) == 0
     assert {"checkpoint.pt", "done.json", "labels.arrow"} <= listing(f"{out}/orm").keys()
+    for folder in ("model", "adapter"):
+        card = read_bytes(f"{out}/orm/{folder}/README.md") or b""
+        assert f"base_model: {bucket}/base\n" in card.decode()
     scored = ["--model", f"{out}/orm/model", "--examples", examples, "--out", f"{bucket}/scored"]
     assert score.main(scored) == 0
     (parts,) = (name for name in tree(f"{bucket}/scored") if name.endswith(".arrow"))

@@ -6,11 +6,13 @@ model/      `AutoModelForTokenClassification.from_pretrained`; adapters merged i
             names the dtype that training computed in, and `pipeline.prm.scoring` does
 adapter/    adapters and head alone, in float32, for the same call or
             `peft.AutoPeftModelForTokenClassification`, either with `num_labels=1`: only where LoRA
-            was trained
+            was trained. Its base goes by the name that the config gives it; one behind a URI must
+            be fetched before
 """
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -32,11 +34,14 @@ def export(config: ModelConfig, trained: Mapping[str, Tensor], directory: Path) 
         for name, weight in weights.items():
             weight.copy_(trained[name])
     if config.lora:
-        # peft's own notices, of a base that is a folder, are of no use here.
+        adapted: Any = scorer.network
+        # Not where this machine has it: that may be a download in a temporary folder.
+        adapted.peft_config["default"].base_model_name_or_path = config.base
         with quiet():
-            scorer.network.save_pretrained(directory / "adapter")  # pyright: ignore[reportCallIssue]
+            # Embeddings are never resized; to find out, peft would look the base up on the hub.
+            adapted.save_pretrained(directory / "adapter", save_embedding_layers=False)
         tokenizer.save_pretrained(directory / "adapter")
-        scorer.network = scorer.network.merge_and_unload()  # pyright: ignore[reportCallIssue]
+        scorer.network = adapted.merge_and_unload()
     with quiet():
         scorer.classifier.save_pretrained(directory / "model")
     tokenizer.save_pretrained(directory / "model")

@@ -22,7 +22,6 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from pipeline.config import ArmConfig, Correction, Targets, TrainingConfig
 from pipeline.files import FileState, tree
-from pipeline.folders import local_folder
 from pipeline.own_thread import in_own_thread
 from pipeline.prm.base_identity import base_identity
 from pipeline.prm.data import TrainingDataError, read_examples
@@ -239,9 +238,7 @@ def _train_arms(job: _Job, board: Any) -> None:
     context = ray.train.get_context()
     device = ray.train.torch.get_device()
     ranks = Ranks(context.get_world_rank(), context.get_world_size(), device)
-    model = job.config.model
-    found = model.model_copy(update={"base": local_folder(model.base)})
-    config = job.config.model_copy(update={"model": found})
+    config = job.config
     if job.config.threads_per_worker:
         torch.set_num_threads(job.config.threads_per_worker)
     # Read before the first arm, so that all ranks agree on which arms are done.
