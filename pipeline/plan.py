@@ -18,6 +18,7 @@ from typing import Any
 
 from pipeline import early_stop, schemas
 from pipeline.config import (
+    EXECUTION,
     SCALE_MODEL,
     ArmConfig,
     Correction,
@@ -159,20 +160,8 @@ class Plan:
 
     def prm_fingerprint(self, arm: ArmConfig) -> str:
         training = self.config.training
-        options = training.model_dump(
-            mode="json",
-            exclude={
-                "arms",
-                "correction",
-                "crossfit_strength",
-                "workers",
-                "parallel",
-                "use_gpu",
-                "checkpoint_every",
-                "cpus_per_worker",
-                "threads_per_worker",
-                "micro_batch_size",
-            },
+        options = training.shaping().model_dump(
+            mode="json", exclude={"arms", "correction", "crossfit_strength", *EXECUTION}
         )
         return fingerprint(
             stage="prm",

@@ -37,6 +37,7 @@ from pipeline.config.stages import (
     SandboxConfig,
 )
 from pipeline.config.training import (
+    EXECUTION,
     REFERENCE_ROWS,
     ArmConfig,
     Correction,
@@ -53,6 +54,7 @@ from pipeline.config.training import (
 )
 
 __all__ = [
+    "EXECUTION",
     "OPENAI_URL",
     "PRICES",
     "REFERENCE_ROWS",

@@ -47,10 +47,23 @@ class ModelConfig(Section):
     lora: LoRA | None = LoRA()
     """None trains every weight."""
     dtype: Literal["float32", "bfloat16"] = "bfloat16"
-    """Of the frozen base; adapters and score head are float32."""
+    """Of the frozen base and of the computation, in training and scoring alike; what is trained
+    (adapters and score head, or every weight) is float32."""
     gradient_checkpointing: bool = False
+    """Compute activations anew in the backward pass: less memory, a third more work."""
     attention: str = "sdpa"
     """Of transformers: sdpa, eager, or flash_attention_2 where flash-attn is installed."""
+
+    def shaping(self) -> Self:
+        """This model with the options at their defaults that change its speed and memory alone:
+        results are the same but for rounding."""
+        default = type(self)()
+        return self.model_copy(
+            update={
+                "gradient_checkpointing": default.gradient_checkpointing,
+                "attention": default.attention,
+            }
+        )
 
 
 class OptimizerConfig(Section):
@@ -147,6 +160,19 @@ class ArmConfig(Section):
         return self
 
 
+EXECUTION = (
+    "workers",
+    "parallel",
+    "use_gpu",
+    "cpus_per_worker",
+    "threads_per_worker",
+    "micro_batch_size",
+    "checkpoint_every",
+)
+"""Options of `TrainingConfig` that say where and how a model is computed. They shape none, but for
+rounding, and neither do those that `ModelConfig.shaping` puts aside."""
+
+
 class TrainingConfig(Section):
     """The Ray Train job."""
 
@@ -180,6 +206,10 @@ class TrainingConfig(Section):
     checkpoint_every: PositiveInt = 200
     """Optimizer steps between checkpoints."""
     seed: int = 0
+
+    def shaping(self) -> Self:
+        """This config as far as it decides what a model becomes; `EXECUTION` is still in it."""
+        return self.model_copy(update={"model": self.model.shaping()})
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

@@ -20,7 +20,7 @@ import ray.train
 import ray.train.torch
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from pipeline.config import ArmConfig, Correction, Targets, TrainingConfig
+from pipeline.config import EXECUTION, ArmConfig, Correction, Targets, TrainingConfig
 from pipeline.files import FileState, tree
 from pipeline.own_thread import in_own_thread
 from pipeline.prm.base_identity import base_identity
@@ -296,18 +296,12 @@ def _arm_fingerprint(job: _Job, arm: ArmConfig) -> str:
 
 def _shaping_options(config: TrainingConfig) -> str:
     """The options that shape a model; where and how it is computed does not."""
-    return config.model_dump_json(
+    return config.shaping().model_dump_json(
         exclude={
+            **dict.fromkeys(EXECUTION, True),
             "arms": True,
             "correction": True,  # counts for the arms that correct
             "crossfit_strength": True,  # counts for the arms that cross-fit
-            "workers": True,
-            "parallel": True,
-            "use_gpu": True,
-            "cpus_per_worker": True,
-            "threads_per_worker": True,
-            "micro_batch_size": True,
-            "checkpoint_every": True,
             "model": {"base": True},  # counts by what it is, not by where
         }
     )
