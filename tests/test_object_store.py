@@ -180,6 +180,8 @@ def test_a_model_is_fetched_once_and_again_when_it_is_replaced(
     publish_folder(model, uri)
     again = Path(local_folder(uri))
     assert {path.name for path in again.iterdir()} == {"config.json", "weights"}
+    write_atomically(f"{uri}/README.md", b"# A card, from which nothing is loaded")
+    assert local_folder(uri) == str(again)
     with pytest.raises(FileNotFoundError, match="no such folder"):
         local_folder(f"{bucket}/models/two")
 

@@ -1,6 +1,7 @@
 """What a training leaves behind.
 
-    <storage>/model/            the trained PRM, in Hugging Face form
+    <storage>/model/            the trained PRM, in Hugging Face form; its README.md is the model
+                                card, in which an evaluation writes what it found
     <storage>/adapter/          its adapters alone, in peft's form, where it was trained with LoRA
     <storage>/labels.arrow      LabelEstimate rows: labels before and after correction
     <storage>/history.jsonl     one line per optimizer step
@@ -131,6 +132,36 @@ def write_results(
     lines = "".join(json.dumps(asdict(row)) + "\n" for row in history)
     write_atomically(f"{storage}/history.jsonl", lines.encode())
     write_atomically(f"{storage}/done.json", json.dumps(asdict(outcome), indent=2).encode())
+
+
+_SELECTION = ("<!-- selection -->", "<!-- end of selection -->")
+"""What stands between is an evaluation's; both are comments in Markdown."""
+
+
+def selection_block(told: str) -> str:
+    """The part of a model card that an evaluation may replace."""
+    first, last = _SELECTION
+    return f"{first}\n{told}\n{last}"
+
+
+def tell_selection(storage: str, told: str) -> None:
+    """Say in the model cards of a finished training how it selects programs, in the place of what
+    was said before. A card that says so already is left alone: one behind a URI would count as new.
+    Raises StoreError where a card cannot be written."""
+    first, last = _SELECTION
+    for folder in ("model", "adapter"):
+        path = f"{storage}/{folder}/README.md"
+        data = read_bytes(path)
+        if data is None:
+            continue
+        card = data.decode()
+        before, begun, rest = card.partition(first)
+        _, ended, after = rest.partition(last)
+        if not (begun and ended):  # written by hand, or by an earlier version
+            before, after = f"{card.rstrip()}\n\n", "\n"
+        new = before + selection_block(told) + after
+        if new != card:
+            write_atomically(path, new.encode())
 
 
 def check_fingerprint(path: str, found: str, wanted: str) -> None:

@@ -8,6 +8,7 @@ import pytest
 from rich.console import Console
 
 from pipeline.config import ArmConfig, Correction, EvaluationConfig, Targets
+from pipeline.evaluation.card import selection_section
 from pipeline.evaluation.evaluate import KnownLabels, ScoredSplit, evaluate
 from pipeline.evaluation.page import report_page
 from pipeline.evaluation.paper import paper_table
@@ -15,7 +16,7 @@ from pipeline.evaluation.plots import best_of_n_plot, colours, label_quality_plo
 from pipeline.evaluation.report import write_report
 from pipeline.evaluation.run_facts import RunFacts, TrainingPoint
 from pipeline.evaluation.selection import Candidate
-from pipeline.evaluation.table import label_table, selection_table
+from pipeline.evaluation.table import label_table, percent_with_interval, selection_table
 from pipeline.records import Example, LabelEstimate, Role
 from sandbox.protocol import Isolation
 
@@ -262,3 +263,19 @@ def test_problems_that_were_given_up_are_named_with_the_reason(selection):
     assert "p7 in solutions" in page
     assert "its worker died 2 times" in page
     assert "Given up" not in report_page(selection, facts({Isolation.DOCKER: 1}), [])
+
+
+def test_a_model_card_has_the_selection_table_with_its_own_row_in_bold(selection):
+    section = selection_section(selection, "prm_corrected", "demo")
+    assert "Best-of-4 on 40 test problems in the run `demo`, % solved" in section
+    rows = {line.split("|")[1].strip(): line for line in section.splitlines() if "|" in line}
+    assert rows[""].count("|") == 1 + 3 + len(selection.problems_by_difficulty)
+    assert all(row.count("|") == rows[""].count("|") for row in rows.values())
+    mine = selection.method("prm_corrected")
+    assert rows[f"**{mine.title}**"].split("|")[2].strip() == (
+        f"**{percent_with_interval(mine.overall)}**"
+    )
+    assert len(rows) == len(selection.methods) + 2  # and the head
+    assert sum("**" in row for row in rows.values()) == 1
+    assert "Its labels against the known truth of 20 steps: AUROC" in section
+    assert "known truth" not in selection_section(selection, "orm", "demo")
