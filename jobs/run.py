@@ -20,6 +20,7 @@ from jobs.submitted import refuse_vanishing
 from pipeline import flow, groundwork, outcome
 from pipeline.cluster import Cluster
 from pipeline.config import PipelineConfig
+from pipeline.config.idle import idle_options
 from pipeline.evaluation.evaluate import EvaluationError
 from pipeline.evaluation.results import Selection
 from pipeline.files import StoreError, is_local, write_atomically
@@ -74,6 +75,9 @@ def _tell(
 ) -> Selection | None:
     config = plan.config
     write_manifest(plan, stages)
+    if "train" in stages:
+        for sentence in idle_options(config.training):
+            observer.note(sentence)
 
     observer.stage("Problems")
     roles = groundwork.lay_problems(plan, observer)

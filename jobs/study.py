@@ -160,10 +160,11 @@ def _show(console: Console, result: Study) -> None:
 
 
 def _plan_of(chosen: argparse.Namespace, overrides: Sequence[str]) -> StudyPlan:
-    config = load_config(chosen.config, overrides)
+    wanted = chosen.arms.split(",") if chosen.arms else [arm.name for arm in ARMS]
+    config = load_config(chosen.config, overrides, arms=[a for a in ARMS if a.name in wanted])
     known_truth = isinstance(config.problems, ScaleModelProblems)
     arms = {arm.name: arm for arm in ARMS if known_truth or arm.targets is not Targets.TRUE}
-    names = chosen.arms.split(",") if chosen.arms else list(arms)
+    names = wanted if chosen.arms else list(arms)
     for name in names:
         if name not in arms:
             raise ConfigError(f"--arms: {name!r} is none of {', '.join(arms)}")

@@ -20,6 +20,7 @@ from jobs.submitted import refuse_vanishing
 from pipeline import flow
 from pipeline.cluster import Cluster
 from pipeline.config import SCALE_MODEL, PipelineConfig
+from pipeline.config.idle import idle_options
 from pipeline.files import StoreError
 from pipeline.lock import StageLocked, stage_lock
 from pipeline.prm.data import TrainingDataError, example_files
@@ -46,6 +47,8 @@ def train(
             f"training.model.base: {SCALE_MODEL!r} is a policy that a run trains for itself; name "
             "a model or a directory: --training.model.base DIR"
         )
+    for sentence in idle_options(training):
+        observer.note(sentence)
     observer.stage("Training reward models")
     storage = {arm.name: f"{out}/{arm.name}" for arm in training.arms}
     with ExitStack() as stack:

@@ -30,6 +30,7 @@ from jobs.trials import Sweep, candidates, run_trials
 from pipeline import flow
 from pipeline.cluster import Cluster
 from pipeline.config import SCALE_MODEL, Correction, PipelineConfig
+from pipeline.config.idle import idle_options
 from pipeline.evaluation.sweep import (
     Setting,
     SettingResult,
@@ -91,6 +92,8 @@ def run(
     training = sweep.config.training
     needs = {"CPU": training.workers * training.cpus_per_worker}
     needs["GPU"] = float(training.workers * training.use_gpu)
+    for sentence in idle_options(training):
+        observer.note(sentence)
     observer.stage(f"Sweeping {len(settings)} settings of {sweep.arm.name}")
     with Cluster(sweep.config, observer, root=sweep.out) as cluster:
         cluster.join(flow.training_workers(training))

@@ -17,23 +17,34 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from pipeline.config import PipelineConfig, Section
+from pipeline.config import ArmConfig, PipelineConfig, Section
+from pipeline.config.idle import misplaced_options
 
 
 class ConfigError(Exception):
     """A config that cannot be used; the message names each key and what is allowed."""
 
 
-def load_config(path: str | Path, overrides: Sequence[str] = ()) -> PipelineConfig:
-    """The validated config of a YAML file and `--key value` overrides. Raises ConfigError."""
+def load_config(
+    path: str | Path,
+    overrides: Sequence[str] = (),
+    *,
+    arms: Sequence[ArmConfig] | None = None,
+) -> PipelineConfig:
+    """The validated config of a YAML file and `--key value` overrides. Raises ConfigError, also for
+    an option of a correction that no arm has. `arms`: those that a job trains in their place."""
     raw = _read_yaml(Path(path))
     for key, value in _parse_overrides(overrides):
         _set(raw, key, value)
     try:
-        return PipelineConfig.model_validate(raw)
+        config = PipelineConfig.model_validate(raw)
     except ValidationError as error:
         lines = [f"{path}: {_explain(detail, raw)}" for detail in error.errors()]
         raise ConfigError("\n".join(lines)) from None
+    misplaced = list(misplaced_options(config.training, arms or config.training.arms))
+    if misplaced:
+        raise ConfigError("\n".join(f"{path}: {sentence}" for sentence in misplaced))
+    return config
 
 
 def dump_config(config: PipelineConfig) -> str:

@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from pipeline.config import VLLMPolicy
+from pipeline.config import ArmConfig, Correction, VLLMPolicy
+from pipeline.config.idle import idle_options
 from pipeline.records import Role
 from pipeline.settings import ConfigError, dump_config, load_config, options
 
@@ -133,6 +134,62 @@ def test_an_impossible_combination_says_why(
     assert words in refusal(config_file, *overrides)
 
 
+CORRECTOR = "[{name: a, correction: corrector}, {name: b}]"
+WEIGHTS = "[{name: a, correction: weights}]"
+
+
+@pytest.mark.parametrize(
+    ("arms", "option", "value", "reason"),
+    [
+        (WEIGHTS, "label_space", "logit", "for correction 'labels' or 'shuffled'"),
+        (CORRECTOR, "label_space", "logit", "and the arms have 'corrector'"),
+        (CORRECTOR, "label_rate", "0.3", "for correction 'weights' or 'labels' or 'shuffled'"),
+        (WEIGHTS, "corrector_rate", "0.01", "for correction 'corrector'"),
+    ],
+)
+def test_an_option_of_a_correction_that_no_arm_has_is_refused(
+    config_file: Path, arms: str, option: str, value: str, reason: str
+) -> None:
+    chosen = ["--training.arms", arms, f"--training.correction.{option}", value]
+    message = refusal(config_file, *chosen)
+    assert f"{config_file}: training.correction.{option}: " in message
+    assert "would change nothing" in message
+    assert reason in message
+    labels = ArmConfig(name="labels", correction=Correction.LABELS)
+    others = [ArmConfig(name=kind.value, correction=kind) for kind in Correction]
+    load_config(config_file, chosen, arms=[labels, *others])  # a job with arms of its own
+
+
+def test_options_of_every_correction_may_stand_beside_each_other(config_file: Path) -> None:
+    both = "[{name: a, correction: corrector}, {name: b, correction: labels}]"
+    rates = ["--training.correction.label_rate", "0.3", "--training.correction.corrector_rate", "1"]
+    config = load_config(config_file, ["--training.arms", both, *rates])
+    assert list(idle_options(config.training)) == []
+
+
+@pytest.mark.parametrize(
+    ("overrides", "told"),
+    [
+        (
+            ["correction.every", "2"],
+            "training.correction.every: 2 changes nothing: no arm corrects",
+        ),
+        (["correction.meta_problems", "same"], "training.correction.meta_problems: 'same' changes"),
+        (["crossfit_strength", "4"], "training.crossfit_strength: 4 changes nothing"),
+        (["parallel", "fsdp"], "training.parallel: 'fsdp' changes nothing"),
+    ],
+)
+def test_an_option_of_arms_that_were_left_out_is_told(
+    config_file: Path, overrides: list[str], told: str
+) -> None:
+    key, value = overrides
+    config = load_config(
+        config_file, ["--training.arms", "[{name: a}]", f"--training.{key}", value]
+    )
+    (sentence,) = idle_options(config.training)
+    assert sentence.startswith(told)
+
+
 def test_a_key_given_twice_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "config.yaml"
     path.write_text(MINIMAL + "policy: {kind: vllm, model: other}\n")
@@ -175,5 +232,5 @@ def test_an_option_with_few_values_lists_them() -> None:
 
 @pytest.mark.parametrize("path", sorted(Path("jobs/configs").glob("*.yaml")), ids=lambda p: p.name)
 def test_every_config_that_we_ship_is_valid(path: Path) -> None:
-    load_config(path)
+    assert list(idle_options(load_config(path).training)) == []
     assert yaml.safe_load(path.read_text())

@@ -110,6 +110,10 @@ def test_a_seed_has_every_arm_from_the_run_with_its_own_rate() -> None:
     [
         (["--arms", "prm_soft,prm"], "--arms: 'prm' is none of orm, prm_soft"),
         (["--trainin.epochs", "3"], "trainin: unknown key. Did you mean 'training'?"),
+        (
+            ["--arms", "prm_corrector", "--training.correction.label_space", "logit"],
+            "label_space: 'logit' would change nothing",
+        ),
         (["--rollouts.own_ending", "true"], "'hard', which leave a solution's own ending out"),
     ],
 )
