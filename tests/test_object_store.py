@@ -28,10 +28,10 @@ from pipeline.metrics import metered
 from pipeline.object_journal import ObjectJournal, open_journal
 from pipeline.part_file import DamagedPart
 from pipeline.policies.ledger import Account, Ledger
-from pipeline.progress import Progress
 from pipeline.prm.export import export
 from pipeline.prm.model import build_scorer
 from pipeline.prm.parallel import CPU
+from pipeline.progress import Progress
 from pipeline.records import Role, StepLabel
 from pipeline.rounds import StageFailed
 from pipeline.run_folder import fetch_log, kept, run_folder

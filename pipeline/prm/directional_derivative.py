@@ -65,7 +65,7 @@ class Stride:
 
 def directional_derivative(
     logits: Float[Tensor, " S"],
-    logits_at: Callable[[Float[Tensor, " P"]], Float[Tensor, " S"]],
+    logits_at: Callable[[float], Float[Tensor, " S"]],
     phi: Float[Tensor, " P"],
     v: Float[Tensor, " P"],
     stride: Stride,
@@ -75,9 +75,10 @@ def directional_derivative(
 ) -> tuple[Float[Tensor, " S"], Stride]:
     """<v, grad f_i(phi)> of this rank's `logits`, which are those at `phi`, and the next stride.
 
-    `logits_at` runs a forward pass at other weights. The step is right when logits change by the
-    wanted RMS (over all ranks): much less drowns in the rounding of the forward pass, much more in
-    its curvature. The distance that did so last time is the best guess for this time; where the
+    `logits_at(a)` runs a forward pass at phi + a v: where that vector is put is the caller's
+    business, because here it would be one more of its size. The step is right when logits change by
+    the wanted RMS (over all ranks): much less drowns in the rounding of the forward pass, much more
+    in its curvature. The distance that did so last time is the best guess for this time; where the
     guess is off by more than ACCEPTED, the pass is repeated with a better one.
     Raises FloatingPointError if no finite difference is found.
     """
@@ -86,7 +87,7 @@ def directional_derivative(
         return torch.zeros_like(logits), stride
     step = stride.distance or 1e-2 * inner.norm(phi)
     for attempt in range(MAX_ATTEMPTS):
-        ahead = logits_at(phi + (step / norm) * v)
+        ahead = logits_at(step / norm)
         rms, _ = _rms(ahead - logits, ranks)
         if not math.isfinite(rms):
             step /= 100.0
@@ -108,7 +109,7 @@ def directional_derivative(
         is_known = attempt == 0 and stride.age < RECHECK
         if is_known and stride.bend <= precision.tolerated_bend:
             return (ahead - logits) * (norm / step), stride
-        behind = logits_at(phi - (step / norm) * v)
+        behind = logits_at(-step / norm)
         bend = _bend(logits, ahead, behind, ranks)
         if not math.isfinite(bend):
             break

@@ -194,9 +194,8 @@ class Fit:
 
         meta_loss = hypergradient_norm = None
         if phi is not None:
-            diagonal = self.optimizer.update_diagonal()
-            meta_loss, meta_gradient = self._meta_gradient(epoch, whole)
-            v = clipping.transposed(diagonal * meta_gradient)
+            meta_loss, v = self._direction(clipping, epoch, whole)
+            del clipping  # as long as the weights, and the passes along v need room
             derivative = self._along(v, phi, sums.logits, share)
             hypergradient = (rate / sums.labels) * derivative
             hypergradient_norm = math.sqrt(self.ranks.sum(hypergradient.square().sum()).item())
@@ -263,9 +262,12 @@ class Fit:
         place = Place(self.arm.name, self.step, epoch)
         check_finite(place, what, sums, norm, share, self.ranks)
 
-    def _meta_gradient(self, epoch: int, whole: list[int]) -> tuple[float, Float[Tensor, " P"]]:
-        """Loss of the turn's meta batch at the weights just reached; the running mean of its
-        gradients."""
+    def _direction(
+        self, clipping: hyper.Clipping, epoch: int, whole: list[int]
+    ) -> tuple[float, Float[Tensor, " P"]]:
+        """Loss of the turn's meta batch at the weights just reached; v, from the running mean of
+        its gradients."""
+        diagonal = self.optimizer.update_diagonal()  # while the gradient is that of the step
         chosen = self.meta.draw(self.correction.corrections, whole)
         mine = chosen[self.ranks.rank :: self.ranks.world]
         labels = self.meta.labels[mine]
@@ -275,17 +277,23 @@ class Fit:
         )
         norm = self.flat.inner.norm(self.flat.gradient)
         self._check_finite("meta loss", sums, norm, epoch, share)
-        return sums.loss, averaged(self.config.correction, self.correction, self.flat.gradient)
+        mean = averaged(self.config.correction, self.correction, self.flat.gradient)
+        return sums.loss, clipping.transposed(mean.mul_(diagonal))
 
     def _along(
         self, v: Float[Tensor, " P"], phi: Float[Tensor, " P"], logits: Steps, share: Share
     ) -> Steps:
         """<v, grad f_i(phi)> of this rank's steps; the weights are left as they were."""
         reached = self.flat.values.detach().clone()
+
+        def logits_at(distance: float) -> Steps:
+            self.flat.assign_along(phi, v, distance)
+            return self.passes.logits(share)
+
         try:
             derivative, self.correction.stride = directional_derivative(
                 logits,
-                lambda weights: self.passes.logits_at(weights, share),
+                logits_at,
                 phi,
                 v,
                 self.correction.stride,

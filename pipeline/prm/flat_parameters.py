@@ -45,9 +45,17 @@ class FlatParameters:
     def assign(self, values: Float[Tensor, " P"]) -> None:
         """Set the weights."""
         self.values.data.copy_(values)
+        self.apply_step()
+
+    def assign_along(
+        self, start: Float[Tensor, " P"], direction: Float[Tensor, " P"], distance: float
+    ) -> None:
+        """Set the weights to start + distance * direction, with no vector but these."""
+        self.values.data.copy_(direction).mul_(distance).add_(start)
+        self.apply_step()
 
     def apply_step(self) -> None:
-        """Make the model see what an optimizer has written to `values`."""
+        """Make the model see what has been written to `values`."""
 
     def sum_gradient(self) -> None:
         """After the last backward pass: make `gradient` the sum of those of all ranks."""

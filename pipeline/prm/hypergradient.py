@@ -34,6 +34,9 @@ from pipeline.prm.parallel import WHOLE, InnerProduct
 CLIP_EPSILON = 1e-6
 """As in torch.nn.utils.clip_grad_norm_."""
 
+AT_ONCE = 1 << 24
+"""Weights whose diagonal is computed at once: its terms take several times their memory."""
+
 
 @dataclass(frozen=True, slots=True)
 class Clipping:
@@ -53,7 +56,7 @@ class Clipping:
         if self.scale == 1.0:
             return vector
         along = self.inner.dot(self.gradient, vector) / (self.norm * (self.norm + CLIP_EPSILON))
-        return self.scale * (vector - along * self.gradient)
+        return (vector - along * self.gradient).mul_(self.scale)
 
 
 def adamw_diagonal(
@@ -67,6 +70,23 @@ def adamw_diagonal(
     """D of AdamW; `gradient` is what the optimizer was given, `step` counts from 1, the moments are
     those after the step. Zero for weights that no gradient has ever touched: no logit of the batch
     depends on them, and the formula's 1 / epsilon would drown the others in rounding."""
+    diagonal = torch.empty_like(gradient)
+    for start in range(0, len(gradient), AT_ONCE):
+        part = slice(start, start + AT_ONCE)
+        diagonal[part] = _adamw_diagonal(
+            gradient[part], first_moment[part], second_moment[part], step, betas, epsilon
+        )
+    return diagonal
+
+
+def _adamw_diagonal(
+    gradient: Float[Tensor, " P"],
+    first_moment: Float[Tensor, " P"],
+    second_moment: Float[Tensor, " P"],
+    step: int,
+    betas: tuple[float, float],
+    epsilon: float,
+) -> Float[Tensor, " P"]:
     correction1 = 1 - betas[0] ** step
     correction2 = 1 - betas[1] ** step
     root = (second_moment / correction2).sqrt()

@@ -86,14 +86,13 @@ class Passes:
         return Accumulated(logits, total_loss / count, count)
 
     @torch.no_grad()
-    def logits_at(self, weights: Float[Tensor, " P"], share: Share) -> Steps:
-        """Logits of this rank's steps at other weights, which the model then has."""
-        self._flat.assign(weights)
+    def logits(self, share: Share) -> Steps:
+        """Logits of this rank's steps, without a gradient."""
         device = self._flat.values.device
         parts = [self._scorer(collate(chunk).to(device)) for chunk in self._micro_batches(share)]
         for _ in range(self._idle_passes(share)):
             self._scorer(self._idle.to(device))
-        return torch.cat(parts) if parts else weights.new_zeros(0)
+        return torch.cat(parts) if parts else torch.zeros(0, device=device)
 
     def _micro_batches(self, share: Share) -> Iterator[Sequence[EncodedSolution]]:
         size = self._config.micro_batch_size

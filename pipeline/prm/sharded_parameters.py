@@ -35,10 +35,6 @@ class ShardedParameters(FlatParameters):
             # Reduce-scatter adds into a gradient that is there already, hence into the flat vector.
             parameter.grad = _with_shards(parameter, piece)
 
-    def assign(self, values: Float[Tensor, " P"]) -> None:
-        self.values.data.copy_(values)
-        self.apply_step()
-
     def apply_step(self) -> None:
         for shard, piece in zip(self._local(), self._split(self.values.data), strict=True):
             shard.copy_(piece)

@@ -115,11 +115,6 @@ def ours(world: World, *, checking: bool = False) -> Callable[[], torch.Tensor]:
     flat = FlatParameters(world.scorer)
     strides = [Stride()]
 
-    @torch.no_grad()
-    def logits_at(weights: torch.Tensor) -> torch.Tensor:
-        flat.assign(weights)
-        return world.scorer(world.batches[0])
-
     def step() -> torch.Tensor:
         phi = flat.values.detach().clone()
         flat.gradient.zero_()
@@ -128,10 +123,16 @@ def ours(world: World, *, checking: bool = False) -> Callable[[], torch.Tensor]:
         flat.values.data.sub_(RATE * flat.gradient)
         flat.gradient.zero_()
         world.loss(world.meta_labels, 1).backward()
+        v = flat.gradient.clone()
+
+        @torch.no_grad()
+        def logits_at(distance: float) -> torch.Tensor:
+            flat.assign_along(phi, v, distance)
+            return world.scorer(world.batches[0])
+
         stride = replace(strides[0], age=RECHECK if checking else 0)
         derivative, strides[0] = directional_derivative(
-            logits.detach(), logits_at, phi, flat.gradient.clone(),
-            stride, PRECISION[torch.float32], Ranks(),
+            logits.detach(), logits_at, phi, v, stride, PRECISION[torch.float32], Ranks()
         )  # fmt: skip
         flat.assign(phi)
         return RATE / len(logits) * derivative

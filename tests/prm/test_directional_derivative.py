@@ -52,7 +52,11 @@ class Counted:
 
 def along(function: Logits, stride: Stride, v: torch.Tensor = V) -> tuple[torch.Tensor, Stride]:
     logits = function.function(PHI) if isinstance(function, Counted) else function(PHI)
-    return directional_derivative(logits, function, PHI, v, stride, PRECISION, Ranks())
+
+    def logits_at(distance: float) -> torch.Tensor:
+        return function(PHI + distance * v)
+
+    return directional_derivative(logits, logits_at, PHI, v, stride, PRECISION, Ranks())
 
 
 @pytest.mark.parametrize("distance", [1e-7, None, 1e7])
@@ -113,7 +117,7 @@ def test_a_stride_that_had_to_be_mended_is_measured_again() -> None:
 
 
 def test_without_a_direction_nothing_is_asked() -> None:
-    def asked(weights: torch.Tensor) -> torch.Tensor:
+    def asked(distance: float) -> torch.Tensor:
         pytest.fail("no pass is needed")
 
     logits = torch.ones(3)
