@@ -14,7 +14,8 @@ differentiates the same update. Sides, alternating in one process on one thread,
 
 Seconds are medians; memory is the peak of resident memory above the start of a side's own process;
 errors are |found - exact| / |exact|, exact by `unrolled`. betty-ml is installed into a folder that
-is thrown away; where it cannot be had, its figures are null.
+is thrown away; where it cannot be had, its figures are null. `gpu` holds what
+`tests.benchmarks.bilevel_gpu` measures at the papers' size, where there is a GPU.
 """
 
 import argparse
@@ -47,6 +48,7 @@ from pipeline.prm.encoding import TokenBatch
 from pipeline.prm.flat_parameters import FlatParameters
 from pipeline.prm.model import StepScorer
 from pipeline.prm.parallel import Ranks
+from tests.benchmarks.bilevel_gpu import Shape, gpu_section
 
 B, T, K = 8, 256, 6
 RATE = 1e-2  # of the inner SGD step
@@ -283,6 +285,7 @@ def main() -> None:
         with_betty = _install_betty(directory)
         sys.path.insert(0, directory)
         figures = measure(options.repeats, options.full, with_betty)
+    figures |= gpu_section(Shape(), options.repeats)
     if options.json:
         print(json.dumps(figures))
     else:
