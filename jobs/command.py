@@ -3,6 +3,7 @@
 import argparse
 import os
 import signal
+import socket
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
@@ -67,13 +68,39 @@ def sigterm_as_ctrl_c() -> Iterator[None]:
         return
     before = signal.signal(signal.SIGTERM, interrupt)
     try:
-        yield
+        with _time_to_end():
+            yield
     except SystemExit as end:  # of Ray's own handler, which `ray.init` puts in the place of ours
         if end.code == signal.SIGTERM:
             raise Terminated from None
         raise
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+@contextmanager
+def _time_to_end() -> Iterator[None]:
+    """Where Ray was started, SIGTERM sets an alarm that aborts the process 3 s later, amid its own
+    clean end. The alarm is taken back as soon as Python hears of the signal: by a thread, for in
+    the place of our handler there is one of Ray's by then."""
+    heard, told = socket.socketpair()
+    told.setblocking(False)
+
+    def take_back() -> None:
+        while signals := heard.recv(64):
+            if signal.SIGTERM in signals:
+                signal.alarm(0)
+
+    before = signal.set_wakeup_fd(told.fileno(), warn_on_full_buffer=False)
+    thread = threading.Thread(target=take_back, name="sigterm", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        signal.set_wakeup_fd(before)
+        told.close()
+        thread.join()
+        heard.close()
 
 
 def absolute(out: str) -> str:
