@@ -5,7 +5,7 @@
 Qwen2.5-Coder-3B's shape with random weights in bfloat16, LoRA in float32, a batch of 8 programs of
 2048 tokens and 6 steps, a meta batch as large, AdamW: the steps of `pipeline.prm.fitting.Fit`, with
 no label corrected (`plain`) and with the labels corrected at every step (`ours`). Each side is run
-alone; seconds are medians, memory is the peak of `torch.cuda.max_memory_allocated` over its timed
+alone; seconds are means, memory is the peak of `torch.cuda.max_memory_allocated` over its timed
 steps, weights included.
 
 Model FLOPs are those of the matrix products, with N frozen weights in them, A adapter weights, L
@@ -14,7 +14,8 @@ layers of width h and sequences of S tokens, by the token:
     forward    2 (N + A) + 4 L S h         attention is counted whole, not its causal half
     backward   2 N + 4 A + 8 L S h         a frozen weight needs no gradient of its own
     plain      forward + backward
-    ours       plain, the same again on the meta batch, two more forward passes
+    ours       plain, the same again on the meta batch, and the forward passes along v: one or two,
+               see `pipeline.prm.directional_derivative`; `passes_along_v` is their mean
 
 What gradient checkpointing computes again does not count. Utilisation (MFU) is model FLOPs per
 second over the device's dense bfloat16 peak, which is assumed by its name (`PEAKS`, from NVIDIA's
@@ -36,6 +37,7 @@ from rich.console import Console
 from transformers import Qwen2Config, Qwen2ForTokenClassification
 
 from pipeline.config import ArmConfig, Correction, TrainingConfig
+from pipeline.prm.directional_derivative import RECHECK
 from pipeline.prm.encoding import EncodedSolution, read_at_end
 from pipeline.prm.fitting import Fit
 from pipeline.prm.flat_parameters import FlatParameters
@@ -43,6 +45,7 @@ from pipeline.prm.label_table import initial_labels
 from pipeline.prm.model import StepScorer, made_trainable
 from pipeline.prm.optimizer import ADAM_SETTLES
 from pipeline.prm.parallel import Ranks
+from pipeline.prm.passes import Share, Steps
 from pipeline.prm.training_set import TrainingSet
 from pipeline.records import Example, Role
 
@@ -105,9 +108,10 @@ def measure(shape: Shape, device: torch.device, repeats: int) -> dict[str, Any]:
         fit = make_fit(shape, device, correction, repeats)
         counted = sum(parameter.numel() for parameter in fit.scorer.parameters())
         figures |= {"parameters": counted, "trained_parameters": len(fit.flat.values)}
-        flops = model_flops(shape, fit.scorer)[side]
-        seconds, peak_mb = _timed(fit, device, repeats)
+        seconds, passes, peak_mb = _timed(fit, device, repeats)
+        flops = model_flops(shape, fit.scorer, passes)[side]
         figures |= {
+            "passes_along_v": passes,
             f"{side}_s": seconds,
             f"{side}_tokens_per_s": shape.programs * shape.tokens / seconds,
             f"{side}_model_tflops": flops / 1e12,
@@ -163,7 +167,7 @@ def make_fit(shape: Shape, device: torch.device, correction: Correction, repeats
     return Fit(config, arm, data, labels, scorer, FlatParameters(scorer, ranks), ranks, "measured")
 
 
-def model_flops(shape: Shape, scorer: StepScorer) -> dict[str, float]:
+def model_flops(shape: Shape, scorer: StepScorer, passes_along_v: float) -> dict[str, float]:
     """Of one step of each side, by the formula above."""
     matrices = [(n, p) for n, p in scorer.named_parameters() if p.ndim == 2]
     frozen = sum(p.numel() for n, p in matrices if not p.requires_grad and "embed_tokens" not in n)
@@ -173,7 +177,7 @@ def model_flops(shape: Shape, scorer: StepScorer) -> dict[str, float]:
     forward = tokens * (2.0 * (frozen + adapters) + 4.0 * attention)
     backward = tokens * (2.0 * frozen + 4.0 * adapters + 8.0 * attention)
     plain = forward + backward
-    return {"plain": plain, "ours": 2 * plain + 2 * forward}
+    return {"plain": plain, "ours": 2 * plain + passes_along_v * forward}
 
 
 def _random_programs(shape: Shape) -> TrainingSet:
@@ -204,12 +208,22 @@ def _random_programs(shape: Shape) -> TrainingSet:
     )
 
 
-def _timed(fit: Fit, device: torch.device, repeats: int) -> tuple[float, float | None]:
-    """Median seconds of a step, and the peak of allocated memory in MB (2^20 bytes)."""
+def _timed(fit: Fit, device: torch.device, repeats: int) -> tuple[float, float, float | None]:
+    """Of a step: mean seconds, mean number of passes along v; and the peak of allocated memory in
+    MB (2^20 bytes)."""
     on_gpu = device.type == "cuda"
+    logits, passes = fit.passes.logits, 0
+
+    def counting(share: Share) -> Steps:
+        nonlocal passes
+        passes += 1
+        return logits(share)
+
+    fit.passes.logits = counting
     running = fit.run(lambda state: None)
     for _ in range(WARM_UP):
         next(running)
+    passes = 0
     if on_gpu:
         torch.cuda.synchronize(device)
         torch.cuda.reset_peak_memory_stats(device)
@@ -223,7 +237,7 @@ def _timed(fit: Fit, device: torch.device, repeats: int) -> tuple[float, float |
         corrects = fit.arm.correction is not Correction.NONE
         assert (report.row.meta_loss is not None) is corrects, "the other side's step was timed"
     peak = torch.cuda.max_memory_allocated(device) / 2**20 if on_gpu else None
-    return statistics.median(seconds), peak
+    return statistics.mean(seconds), passes / repeats, peak
 
 
 def gpu_section(shape: Shape, repeats: int) -> dict[str, Any]:
@@ -240,7 +254,7 @@ def gpu_section(shape: Shape, repeats: int) -> dict[str, Any]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--json", action="store_true", help="print one JSON object")
-    parser.add_argument("--repeats", type=int, default=5, help="timed steps of each side [5]")
+    parser.add_argument("--repeats", type=int, default=RECHECK, help="timed steps of each side [8]")
     parser.add_argument(
         "--gradient-checkpointing", action=argparse.BooleanOptionalAction, default=True
     )
