@@ -18,12 +18,12 @@ from ray.data import ActorPoolStrategy, DataContext, Dataset
 from pipeline.ahead import ask_ahead
 from pipeline.attempts import Place
 from pipeline.cluster import Cluster, Workers
-from pipeline.config import PolicyConfig, PoolConfig, TrainingConfig, VLLMPolicy
+from pipeline.config import OpenAIPolicy, PolicyConfig, PoolConfig, TrainingConfig, VLLMPolicy
 from pipeline.files import delete, exists
 from pipeline.journal import JournalError
 from pipeline.lock import stage_lock
 from pipeline.plan import Plan, held_out_parts, training_parts
-from pipeline.policies.protocol import PolicyError
+from pipeline.policies.protocol import PolicyError, PolicyUnavailable
 from pipeline.prm.trainer import TrainingProgress, train_prms
 from pipeline.progress import Observer, Progress
 from pipeline.records import Role
@@ -70,7 +70,7 @@ def sample(
     with working_on(work, observer, retry_quarantined) as rounds:
         for unsampled, unjudged in rounds:
             cluster.expect_engine()
-            _ask_ahead(observer, plan.sampling_policy(), unsampled, SampleParts, plan)
+            _ask_ahead(rounds, observer, plan.sampling_policy(), unsampled, SampleParts, plan)
             policies = _policy_pool(plan.sampling_policy(), plan.config.sampling.pool)
             cluster.join(*_policy_workers(policies, unsampled), _SANDBOXES)
             sampled = _map(_parts(rounds, unsampled), SampleParts, policies, plan)
@@ -133,7 +133,7 @@ def _rolled_out(
     sandboxes = [_SANDBOXES] if unasked or to_judge else []
     if sandboxes:
         cluster.expect_engine()
-    _ask_ahead(observer, plan.rollout_policy(), unasked, CompleteParts, plan, wave)
+    _ask_ahead(rounds, observer, plan.rollout_policy(), unasked, CompleteParts, plan, wave)
     policies = _policy_pool(plan.rollout_policy(), plan.config.rollouts.pool)
     cluster.join(*_policy_workers(policies, unasked), *sandboxes)
     completed = _map(_parts(rounds, unasked), CompleteParts, policies, plan, wave)
@@ -141,11 +141,15 @@ def _rolled_out(
     return _map(programs, JudgeRolloutParts, _sandbox_pool(plan), plan, wave)
 
 
-def _ask_ahead(*arguments: Any) -> None:
+def _ask_ahead(rounds: Rounds, observer: Observer, policy: PolicyConfig, *rest: Any) -> None:
     """See `ask_ahead`. Raises StageFailed before any actor starts."""
     try:
-        ask_ahead(*arguments)
+        ask_ahead(observer, policy, *rest)
     except (PolicyError, JournalError) as error:
+        waits_elsewhere = isinstance(policy, OpenAIPolicy) and not policy.batch
+        if isinstance(error, PolicyUnavailable) and waits_elsewhere and not rounds.is_first:
+            observer.note(str(error))  # workers wait such a thing out, and are about to
+            return
         raise StageFailed(str(error)) from error
 
 

@@ -85,6 +85,11 @@ class Rounds:
         """Whether there is anything to do."""
         return any(self._next)
 
+    @property
+    def is_first(self) -> bool:
+        """Whether nobody has worked on this before."""
+        return self.token.round == 1
+
     def check_locks(self) -> None:
         """Raises StageLocked if another driver took a stage over."""
         for lock in self.locks:

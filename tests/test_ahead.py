@@ -3,17 +3,20 @@
 import asyncio
 import threading
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from pipeline import flow
 from pipeline.ahead import ask_ahead
 from pipeline.attempts import Token
 from pipeline.config import FileProblems, PipelineConfig, SamplingConfig, VLLMPolicy
 from pipeline.plan import Plan, make_plan
 from pipeline.policies.protocol import PolicyError
 from pipeline.progress import Progress
+from pipeline.rounds import Rounds, StageFailed
 from pipeline.workers import SampleParts, new_row
 from tests.policies import fault_server
 from tests.policies.fault_server import FaultServer
@@ -119,3 +122,30 @@ def test_a_policy_that_costs_nothing_is_not_even_opened(
     plan = plan_of(tmp_path, server)
     ask_ahead(Heard(), VLLMPolicy(model="nowhere"), (0, 1), SampleParts, plan)
     assert server.connections == 0
+
+
+@pytest.mark.parametrize(
+    ("round_number", "batch", "status", "goes_on"),
+    [
+        (1, False, 503, False),  # told at once, before anything is begun
+        (2, False, 503, True),  # the workers are waiting for it
+        (2, False, 401, False),  # does not pass
+        (2, True, 503, False),  # or every part would go into a batch of its own
+    ],
+)
+def test_a_later_round_leaves_it_to_the_workers_to_wait_for_a_service_that_is_down(
+    tmp_path: Path,
+    server: FaultServer,
+    round_number: int,
+    batch: bool,
+    status: int,
+    goes_on: bool,
+) -> None:
+    plan = plan_of(tmp_path, server, max_retries=0, batch=batch)
+    rounds = Rounds([], Heard(), retry=False)
+    rounds.token = Token("r", round_number)
+    server.preflight_faults.append(fault_server.error(status))
+    ended = nullcontext() if goes_on else pytest.raises(StageFailed)
+    with ended:
+        flow._ask_ahead(rounds, Heard(), plan.sampling_policy(), (0, 1), SampleParts, plan)
+    assert server.calls == []
