@@ -1,6 +1,7 @@
 """What several areas share: the Docker engine's one sandbox slot, Ray clusters, and how the tests
 are shared between processes."""
 
+import signal
 from collections.abc import Iterator
 from typing import Any
 
@@ -10,6 +11,11 @@ from sandbox import Sandbox, SandboxUnavailable
 from sandbox.container import connect
 from sandbox.image import ensure_image
 from tests.order import rank
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # A shell starts what it puts in the background so, and processes pass it on: the jobs that
+    # tests interrupt would not hear of it.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

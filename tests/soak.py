@@ -179,8 +179,8 @@ class Nodes:
     def address(self) -> str:
         return str(self.cluster.address)
 
-    def join(self) -> Any:
-        return self._add(num_cpus=1, resources={"docker": 1})
+    def join(self, **resources: float) -> Any:
+        return self._add(num_cpus=1, resources=resources or {"docker": 1})
 
     def _add(self, **options: Any) -> Any:
         """Where a node's agents have to find their ports, the raylet waits for them to start up,

@@ -165,9 +165,10 @@ def test_a_pid_that_belongs_to_another_process_by_now_is_dead(tmp_path: Path) ->
 
 
 class SlowlyWritten(LocalFileSystem):
-    """A store, such as one behind a slow line, where a file takes half a second to appear."""
+    """A store, such as one behind a slow line, where a file takes a second to appear."""
 
     protocol = "slowly"
+    is_writing = threading.Event()
 
     @classmethod
     def _strip_protocol(cls, path: Any) -> str:
@@ -175,7 +176,8 @@ class SlowlyWritten(LocalFileSystem):
 
     def _open(self, path: str, mode: str = "rb", *args: Any, **kwargs: Any) -> Any:
         if "w" in mode:
-            time.sleep(0.5)
+            self.is_writing.set()
+            time.sleep(1.0)
         return super()._open(path, mode, *args, **kwargs)
 
 
@@ -198,9 +200,10 @@ def test_of_two_drivers_one_of_which_writes_slowly_one_works_in_the_end(tmp_path
         threading.Thread(target=drive, args=("slow", f"slowly:/{tmp_path}")),
         threading.Thread(target=drive, args=("quick", str(tmp_path))),
     ]
-    for driver in drivers:
-        driver.start()
-    deadline = time.monotonic() + 20
+    drivers[0].start()
+    assert SlowlyWritten.is_writing.wait(60)  # and has seen that nobody is at work
+    drivers[1].start()
+    deadline = time.monotonic() + 60
     while "slow" not in held and time.monotonic() < deadline:
         time.sleep(0.01)
     try:
