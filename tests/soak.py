@@ -157,20 +157,10 @@ class Soaked:
             died_of = [kill for kill in self.kills if event.pid in kill.pids]
             # A container takes no process along, and so no round.
             fatal = [kill for kill in self.kills if kill.kind is not Kind.CONTAINER]
-            in_between = [
-                kill
-                for kill in fatal
-                if event.at < kill.at + FELT_S.get(kill.kind, 0.0)
-                and kill.at < min(again, default=0.0)
-            ]
+            in_between = [kill for kill in fatal if event.at < kill.at < min(again, default=0.0)]
             for kill in (died_of or in_between)[-1:]:
                 found[kill.number].append((event, bool(again)))
         return found
-
-
-FELT_S = {Kind.NODE: 30.0}
-"""How long after a kill its round may still go on: a lost node may be found out by the heartbeats
-that it misses, and what is begun until then ends with the round."""
 
 
 class Nodes:
