@@ -42,9 +42,15 @@ from pipeline.workers import (
     new_row,
 )
 
-ACTOR_RETRIES = 5
-"""Restarts of an actor and retries of a part after a crash: one more than a poisonous problem takes
-until it is quarantined. Ray's default is for ever, which a poisonous row turns into a loop."""
+ACTOR_RESTARTS = 5
+"""One more than a poisonous problem takes until it is quarantined. Ray's default is for ever, which
+a poisonous row turns into a loop."""
+
+_UNTIL_ITS_ACTOR_ENDS = -1
+"""Retries of a part. An actor has only so many lives, and its parts with it. But a lost node is
+found out by heartbeats that are missed for some ten seconds, in which Ray tries in vain several
+times to reach the actors there: where these retries ran out, the whole round ended, and with it
+what healthy workers had begun."""
 
 INIT_DEATHS = 2
 """Workers in a row that may end before they are up, for a node may be bad. Ray's default is none,
@@ -289,8 +295,8 @@ def _map(
         fn_constructor_args=arguments,
         # Ray Data warns that options without a parameter of their own go in 2.64. Its named ones do
         # not include these two yet, and without them a dying actor is restarted for ever.
-        max_restarts=ACTOR_RETRIES,
-        max_task_retries=ACTOR_RETRIES,
+        max_restarts=ACTOR_RESTARTS,
+        max_task_retries=_UNTIL_ITS_ACTOR_ENDS,
         **pool,
     )
 
