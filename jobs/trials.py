@@ -17,7 +17,6 @@ from pipeline.files import write_atomically
 from pipeline.own_thread import in_own_thread
 from pipeline.part_file import read_table
 from pipeline.prm.data import TrainingDataError
-from pipeline.prm.scoring import Scorer
 from pipeline.prm.trainer import train_prms
 from pipeline.records import Example, Role, ScoredSolution, content_hash
 from pipeline.schemas import EXAMPLE
@@ -54,9 +53,7 @@ def _trial(point: Mapping[str, Any], sweep: Sweep) -> None:
     model = trained[sweep.arm.name].model
     # The trial itself holds no GPU, and would score beside others' training on one that it sees.
     scored = (
-        ray.get(_on_gpu.remote(model, rows))
-        if training.use_gpu
-        else Scorer(model, device="cpu").score(rows)
+        ray.get(_on_gpu.remote(model, rows)) if training.use_gpu else _scores(model, rows, "cpu")
     )
     choice = choose_aggregator(
         [Candidate.from_example(row) for row in rows],
@@ -69,7 +66,13 @@ def _trial(point: Mapping[str, Any], sweep: Sweep) -> None:
 
 @ray.remote(num_gpus=1)
 def _on_gpu(model: str, rows: Sequence[Example]) -> list[ScoredSolution]:
-    return Scorer(model, device="cuda").score(rows)
+    return _scores(model, rows, "cuda")
+
+
+def _scores(model: str, rows: Sequence[Example], device: str) -> list[ScoredSolution]:
+    from pipeline.prm.scoring import Scorer  # brings torch and transformers; the driver scores none
+
+    return Scorer(model, device=device).score(rows)
 
 
 class _Watch(tune.Callback):

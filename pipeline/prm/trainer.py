@@ -16,8 +16,6 @@ from typing import Any
 
 import ray
 import ray.exceptions
-import ray.train
-import ray.train.torch
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from pipeline.config import EXECUTION, ArmConfig, Correction, Targets, TrainingConfig
@@ -158,10 +156,14 @@ def _progress(job: _Job) -> dict[str, FileState]:
 
 def _start(job: _Job, board: Any) -> None:
     """Start the workers, once, and wait for their end."""
+    # Not at the top: they bring torch, which a job that finds all models trained does without.
+    import ray.train
+    from ray.train.torch import TorchTrainer
+
     resources = {"CPU": job.config.cpus_per_worker}
     if job.config.use_gpu:
         resources["GPU"] = 1
-    trainer = ray.train.torch.TorchTrainer(
+    trainer = TorchTrainer(
         _work,
         train_loop_config={"job": job, "board": board},
         scaling_config=ray.train.ScalingConfig(
@@ -226,7 +228,9 @@ def _work(loop: dict[str, Any]) -> None:
 
 def _train_arms(job: _Job, board: Any) -> None:
     # Imported here and not in the driver, which would wait for transformers to no purpose.
+    import ray.train
     import torch
+    from ray.train.torch import get_device
 
     from pipeline.prm.arms import ArmTraining
     from pipeline.prm.encoding import Encoder
@@ -236,7 +240,7 @@ def _train_arms(job: _Job, board: Any) -> None:
     from pipeline.prm.training_set import prepare
 
     context = ray.train.get_context()
-    device = ray.train.torch.get_device()
+    device = get_device()
     ranks = Ranks(context.get_world_rank(), context.get_world_size(), device)
     config = job.config
     if job.config.threads_per_worker:
