@@ -28,6 +28,7 @@ from sandbox import IMAGE, SandboxUnavailable
 from sandbox.container import connect
 
 CONNECT_S = 5.0  # for a cluster to accept a connection, seconds
+_CLIENT_PORT = "10001"  # Ray's own for ray:// addresses that name none
 ANSWER_S = 60.0  # for a cluster to say what it offers, seconds; a busy one takes some
 PYTHONS = ((3, 11), (3, 12))
 GPU_DEVICES = "/dev/nvidia[0-9]*"
@@ -91,7 +92,10 @@ def _ask(address: str) -> tuple[int, dict[str, float]] | str:
     Asked by a process of its own: Ray tries an address that does not answer, that of a cluster that
     is ending for one, for many minutes, and cannot be interrupted.
     """
-    host, colon, port = address.rpartition("://")[2].rpartition(":")
+    scheme, _, named = address.rpartition("://")
+    if scheme == "ray" and ":" not in named:
+        named = f"{named}:{_CLIENT_PORT}"
+    host, colon, port = named.rpartition(":")
     try:
         if colon:
             socket.create_connection((host, int(port)), timeout=CONNECT_S).close()
