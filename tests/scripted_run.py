@@ -10,15 +10,18 @@ A statement may hold one of these words. Each acts as long as PLACE/mishaps is t
     LEAVES_A_TRACE    its programs leave the file `trace` in their directory, and take their time
 
 Statements of the scale model are answered with programs of the scale model. Each answer takes the
-seconds that are written in PLACE/pace, none where that is not there. All workers tell what they do
+seconds that are written in PLACE/pace, none where that is not there. Where PLACE/company holds a
+number, sampling waits until so many of its workers have started. All workers tell what they do
 (tests/witness.py).
 """
 
+import asyncio
 import json
 import os
 import random
 import signal
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -45,7 +48,7 @@ from pipeline.records import Problem, Role, content_hash
 from pipeline.scale_model.spec import MAIN_CALL, read_statement, write_helper, write_main
 from pipeline.workers import asking
 from tests.scripted import PaidScript
-from tests.witness import What, Witness
+from tests.witness import What, Witness, events
 
 SAMPLES = 4
 _WHOLE = (
@@ -125,6 +128,18 @@ def _mishap(plan: Plan, problems: Sequence[Problem], word: str) -> bool:
     return on and any(word in problem.statement for problem in problems)
 
 
+async def _company(plan: Plan) -> None:
+    """Until as many workers as are wanted sample, however long they take to start; not for ever."""
+    wanted = _place(plan) / "company"
+    deadline = time.monotonic() + 180
+    while wanted.exists() and time.monotonic() < deadline:
+        started = [event for event in events(_place(plan)) if event.what is What.STARTED]
+        samplers = {event.pid for event in started if event.worker == ScriptedSampleParts.__name__}
+        if len(samplers) >= int(wanted.read_text()):
+            return
+        await asyncio.sleep(0.5)
+
+
 def _die() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
@@ -171,6 +186,7 @@ class ScriptedSampleParts(workers.SampleParts):
         super().__init__(plan)
 
     async def ask(self, piece: Slice) -> Any:
+        await _company(self.plan)
         problems = piece.read(self.plan.problems)
         if _mishap(self.plan, problems, "KILLS_POLICY"):
             _die()

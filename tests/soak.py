@@ -242,7 +242,7 @@ def soak(
 ) -> Soaked:
     """Run `config` in `place`, kill one of each of `kinds` on the way, at moments and in an order
     that `seed` decides; the kills are spread over the run. Raises RuntimeError where the run does
-    not come through."""
+    not come through. See `tests.scripted_run` for the files that `place` may hold."""
     place.mkdir(parents=True, exist_ok=True)
     (place / "config.json").write_text(config.model_dump_json())
     (place / "pace").write_text(str(SECONDS_PER_ANSWER))

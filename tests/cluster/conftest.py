@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.soak import NODES, Kind, Nodes, Soaked, config_of, soak
+from tests.soak import NODES, POLICY_WORKERS, Kind, Nodes, Soaked, config_of, soak
 
 
 @pytest.fixture(scope="package")
@@ -27,8 +27,9 @@ def on_nodes(nodes: Nodes) -> Iterator[None]:
 def undisturbed(
     docker_engine: None, nodes: Nodes, tmp_path_factory: pytest.TempPathFactory
 ) -> Soaked:
-    """A run that nobody disturbed."""
+    """A run that nobody disturbed. Its first parts take as long as a pool takes to grow."""
     place = tmp_path_factory.mktemp("undisturbed")
+    (place / "company").write_text(str(POLICY_WORKERS))
     return soak(place, nodes, config_of(place, problems=16))
 
 
