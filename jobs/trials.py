@@ -10,7 +10,7 @@ from typing import Any
 import ray
 from ray import tune
 
-from pipeline.config import ArmConfig, PipelineConfig
+from pipeline.config import EXECUTION, ArmConfig, PipelineConfig
 from pipeline.evaluation.selection import Candidate, choose_aggregator
 from pipeline.evaluation.sweep import Setting
 from pipeline.files import write_atomically
@@ -34,7 +34,9 @@ class Sweep:
     out: str
 
     def directory(self, setting: Setting, seed: int) -> Path:
-        trial = setting.applied(self.config, self.arm, seed).training.model_dump_json()
+        """Of a trial; the same however and wherever it is computed."""
+        training = setting.applied(self.config, self.arm, seed).training.shaping()
+        trial = training.model_dump_json(exclude=dict.fromkeys(EXECUTION, True))
         return Path(self.out) / "trials" / content_hash(trial, self.digest)
 
     def accuracy(self, setting: Setting, seed: int) -> dict[str, float] | None:

@@ -90,15 +90,13 @@ def run(
 ) -> list[SettingResult]:
     """The sweep on a cluster, `at_once` trials at a time (0: as many as there is room for)."""
     training = sweep.config.training
-    needs = {"CPU": training.workers * training.cpus_per_worker}
-    needs["GPU"] = float(training.workers * training.use_gpu)
+    workers = flow.training_workers(training)
     for sentence in idle_options(training):
         observer.note(sentence)
     observer.stage(f"Sweeping {len(settings)} settings of {sweep.arm.name}")
     with Cluster(sweep.config, observer, root=sweep.out) as cluster:
-        cluster.join(flow.training_workers(training))
-        there = ray.cluster_resources()
-        room = max(1, int(min(there.get(name, 0) // need for name, need in needs.items() if need)))
+        cluster.join(workers)
+        room = max(1, workers.room_on(ray.cluster_resources()) // workers.count)
         return sweep_settings(sweep, settings, seeds, min(at_once or room, room), observer)
 
 

@@ -9,7 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from jobs.trials import Sweep
 from jobs.tune import main
+from pipeline.evaluation.sweep import Setting
 from pipeline.lock import stage_lock
 from pipeline.records import Role
 from pipeline.settings import load_config
@@ -113,6 +115,16 @@ def test_what_cannot_be_swept_is_told_before_any_trial(
     assert message in told
     assert "Traceback" not in told
     assert not (tmp_path / "out").exists()
+
+
+def test_a_trial_counts_on_other_workers_too(base: str, tmp_path: Path) -> None:
+    def trial(**changes: object) -> Path:
+        config = load_config(write_config(tmp_path, base, **changes))
+        arm = config.training.arms[0]
+        return Sweep(config, arm, (), (), "digest", str(tmp_path)).directory(Setting(), 0)
+
+    assert trial(workers=2, micro_batch_size=4) == trial()
+    assert trial(epochs=5) != trial()
 
 
 def test_shards_without_validation_candidates_are_told(
