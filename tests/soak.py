@@ -8,9 +8,8 @@ and its answers are paid for: they go to the journal. Drivers, workers that ask,
 execute, containers and whole nodes get SIGKILL; a dead driver is started again, and for a dead node
 a fresh one joins. Afterwards the run is held against one that nobody disturbed.
 
-A part or a call is in flight at a kill if a process that died of it had begun it and not ended it,
-or one that was ended with the round that the kill brought down (Ray Data gives up a pipeline when a
-task's actor is out of reach for a moment).
+A part or a call is in flight at a kill if a process that died of it had begun it and not ended it.
+What others had begun goes on: nothing of theirs may be begun again.
 """
 
 import argparse
@@ -153,13 +152,10 @@ class Soaked:
         found: dict[int, list[tuple[Event, bool]]] = {kill.number: [] for kill in self.kills}
         begun = [event for event in self.told if event.what is begin]
         for event in unfinished(self.told, begin, end):
-            again = [e.at for e in begun if e.about == event.about and e.at > event.at]
+            again = any(e.about == event.about and e.at > event.at for e in begun)
             died_of = [kill for kill in self.kills if event.pid in kill.pids]
-            # A container takes no process along, and so no round.
-            fatal = [kill for kill in self.kills if kill.kind is not Kind.CONTAINER]
-            in_between = [kill for kill in fatal if event.at < kill.at < min(again, default=0.0)]
-            for kill in (died_of or in_between)[-1:]:
-                found[kill.number].append((event, bool(again)))
+            for kill in died_of[-1:]:
+                found[kill.number].append((event, again))
         return found
 
 
@@ -339,8 +335,13 @@ class _Killer:
         return True
 
     def _kill_worker(self, kind: Kind, names: tuple[str, ...]) -> bool:
-        workers = [worker for worker in self._alive() if worker.worker.startswith(names)]
-        if not workers:
+        at_work = {event.pid for event in unfinished(events(self._place), What.BEGUN, What.MADE)}
+        workers = [
+            worker
+            for worker in self._alive()
+            if worker.worker.startswith(names) and worker.pid in at_work
+        ]
+        if not workers:  # one that starts, or waits for parts, has nothing to lose
             return False
         worker = self._rng.choice(workers)
         victim = f"{worker.worker.removeprefix('Scripted')} pid {worker.pid}"

@@ -22,7 +22,9 @@ from sandbox.protocol import Isolation, Status
 pytestmark = [pytest.mark.docker, pytest.mark.slow, pytest.mark.timeout(900)]
 
 SIZES = {
-    "scale_model.steps": 240,  # a quarter of the demo's: a few programs are right
+    "scale_model.steps": 340,  # a fraction of the demo's: a few programs are right
+    "scale_model.batch_size": 16,
+    "scale_model.programs": 8_000,
     "scale_model.threads": 1,
     "problems.train": 16,
     "problems.meta": 8,
