@@ -157,7 +157,7 @@ def _progress(job: _Job) -> dict[str, FileState]:
 def _start(job: _Job, board: Any) -> None:
     """Start the workers, once, and wait for their end."""
     # Not at the top: they bring torch, which a job that finds all models trained does without.
-    import ray.train
+    from ray import train as ray_train
     from ray.train.torch import TorchTrainer
 
     resources = {"CPU": job.config.cpus_per_worker}
@@ -166,25 +166,25 @@ def _start(job: _Job, board: Any) -> None:
     trainer = TorchTrainer(
         _work,
         train_loop_config={"job": job, "board": board},
-        scaling_config=ray.train.ScalingConfig(
+        scaling_config=ray_train.ScalingConfig(
             num_workers=job.config.workers,
             use_gpu=job.config.use_gpu,
             resources_per_worker=resources,
         ),
-        run_config=ray.train.RunConfig(
+        run_config=ray_train.RunConfig(
             name="ray_train",
             storage_path=next(iter(job.storage.values())),
             # Whether another start is worth it is seen from the checkpoints, which Ray does not
             # know. Nodes that are announced to go it survives by itself.
-            failure_config=ray.train.FailureConfig(max_failures=0),
+            failure_config=ray_train.FailureConfig(max_failures=0),
             # Its full account is in the session's logs/train; a person sees progress and errors.
-            logging_config=ray.train.LoggingConfig(log_level="ERROR"),
+            logging_config=ray_train.LoggingConfig(log_level="ERROR"),
         ),
     )
     try:
         in_own_thread(trainer.fit)
-    except (ray.train.TrainingFailedError, ray.exceptions.RayActorError) as error:
-        if isinstance(error, ray.train.WorkerGroupError):
+    except (ray_train.TrainingFailedError, ray.exceptions.RayActorError) as error:
+        if isinstance(error, ray_train.WorkerGroupError):
             for reason in error.worker_failures.values():
                 if isinstance(reason, TrainingDataError):  # every other start would meet it too
                     raise reason from error
@@ -228,8 +228,8 @@ def _work(loop: dict[str, Any]) -> None:
 
 def _train_arms(job: _Job, board: Any) -> None:
     # Imported here and not in the driver, which would wait for transformers to no purpose.
-    import ray.train
     import torch
+    from ray import train as ray_train
     from ray.train.torch import get_device
 
     from pipeline.prm.arms import ArmTraining
@@ -239,7 +239,7 @@ def _train_arms(job: _Job, board: Any) -> None:
     from pipeline.prm.parallel import Ranks
     from pipeline.prm.training_set import prepare
 
-    context = ray.train.get_context()
+    context = ray_train.get_context()
     device = get_device()
     ranks = Ranks(context.get_world_rank(), context.get_world_size(), device)
     config = job.config
@@ -278,7 +278,7 @@ def _train_arms(job: _Job, board: Any) -> None:
             publish,
         ).run()
         # A barrier, and what Ray Tune and the dashboard see of an arm.
-        ray.train.report({"arm": arm.name, "loss": loss})
+        ray_train.report({"arm": arm.name, "loss": loss})
 
 
 # --- in both -------------------------------------------------------------------------------------
