@@ -23,8 +23,6 @@ export DO_NOT_TRACK := 1
 demo test bench: export HF_HUB_OFFLINE := 1
 # Small models: two threads on one shared core are ten times slower than one.
 test bench: export OMP_NUM_THREADS ?= 1
-# One process less for every training: no test announces that a node will go.
-test: export RAY_TRAIN_ENABLE_PREEMPTION_WATCHER := 0
 
 .PHONY: help setup sandbox demo test lint bench clean
 

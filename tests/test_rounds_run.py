@@ -26,7 +26,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_more_deaths_than_an_actor_has_lives_blame_those_alone_that_were_to_blame(
     place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Two poisonous problems of one part take six workers."""
+    """Two poisonous problems of one part take six workers: a round's actor has four lives here."""
     monkeypatch.setattr(flow, "ACTOR_RESTARTS", 3)
     notes = scripted_run.go(scripted_run.config(place))
     assert any(note.startswith("going on in new actors") for note in notes)

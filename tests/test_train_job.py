@@ -77,8 +77,11 @@ def test_a_killed_training_run_again_ends_with_the_model_of_an_undisturbed_one(
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(
+    ("sent", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)], ids=["Ctrl-C", "SIGTERM"]
+)
 def test_an_interrupted_training_says_that_it_resumes_and_is_no_success(
-    arguments: list[str], local_ray: None, tmp_path: Path
+    arguments: list[str], local_ray: None, tmp_path: Path, sent: signal.Signals, status: int
 ) -> None:
     arm, told = tmp_path / "out" / "prm_corrected", tmp_path / "told.txt"
     with told.open("wb") as output:
@@ -88,8 +91,8 @@ def test_an_interrupted_training_says_that_it_resumes_and_is_no_success(
         )  # fmt: skip
         try:
             wait_for(arm / "checkpoint.pt", job)
-            job.send_signal(signal.SIGINT)  # which Ray Train takes for itself, where it can
-            assert job.wait(60) == 130
+            job.send_signal(sent)
+            assert job.wait(60) == status
         finally:
             job.kill()
             job.wait()

@@ -83,9 +83,9 @@ def test_an_interrupted_sweep_says_that_it_resumes_and_is_no_success(
         )
         try:
             deadline = time.monotonic() + 300
-            while not list(out.glob("ray/sweep/*/")):  # the folder of a trial
+            while not list(out.glob("trials/*/ray_train")):
                 assert job.poll() is None, told.read_text()
-                assert time.monotonic() < deadline, "Tune began no trial"
+                assert time.monotonic() < deadline, "no trial began"
                 time.sleep(0.05)
             job.send_signal(signal.SIGINT)
             assert job.wait(60) == 130

@@ -260,8 +260,12 @@ def test_the_key_is_in_no_file_and_in_no_word(story: Story) -> None:
 
 
 @pytest.mark.slow
-def test_an_interrupted_run_says_that_it_resumes_and_is_no_success() -> None:
-    """By SIGTERM, as clusters do it; tests of other jobs send Ctrl-C."""
+@pytest.mark.parametrize(
+    ("sent", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)], ids=["Ctrl-C", "SIGTERM"]
+)
+def test_an_interrupted_run_says_that_it_resumes_and_is_no_success(
+    sent: signal.Signals, status: int
+) -> None:
     with tempfile.TemporaryDirectory(prefix="paid-") as folder, FaultServer() as server:
         server.latency_s = 5.0
         driver = start(Path(folder), server, "problems,sample")
@@ -270,9 +274,9 @@ def test_an_interrupted_run_says_that_it_resumes_and_is_no_success() -> None:
             assert driver.poll() is None, driver.communicate()[0]
             assert time.monotonic() < deadline, "nothing was ever asked"
             time.sleep(0.05)
-        driver.send_signal(signal.SIGTERM)
+        driver.send_signal(sent)
         said = driver.communicate(timeout=120)[0]
-        assert driver.returncode == 143, said
+        assert driver.returncode == status, said
         assert "stopped; the same command resumes" in said
         assert "Traceback" not in said
         assert not list(Path(folder).glob("store/**/lock.json"))
