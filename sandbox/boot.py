@@ -10,11 +10,12 @@ import struct
 from functools import cache
 from pathlib import Path
 
-# In order of import.
-_SHIPPED = (
-    *("frames", "nodes", "values", "warm", "child", "rehearsal", "meter", "syscalls", "sweep"),
-    *("gate", "watch", "runner"),
+# In order of import: what the gate is forked with, and what the runner then needs beyond.
+_FORKED = (
+    *("nodes", "values", "warm", "linux", "child", "rehearsal", "syscalls", "confine"),
+    *("hugepages", "sweep", "orders", "gate"),
 )
+_RUNNERS = ("frames", "meter", "watch", "runner")
 
 # To compile leaves a heap full of holes, whose pages every later fork would copy: so a process that
 # is forked for it compiles, and hands over code objects.
@@ -22,6 +23,7 @@ _LOADER = """
 import sys
 sys.path[:] = filter(None, sys.path)
 import marshal, os, types
+os.environ.pop("LD_BIND_NOW", None)
 def receive(descriptor, count):
     chunks = []
     while count:
@@ -31,31 +33,43 @@ def receive(descriptor, count):
         chunks.append(chunk)
         count -= len(chunk)
     return b"".join(chunks)
+def receive_cargo(descriptor):
+    return receive(descriptor, int.from_bytes(receive(descriptor, 4), "big"))
+def load(modules):
+    loaded = {}
+    for name, code in modules.items():
+        name = "sandbox." + name
+        module = sys.modules[name] = loaded[name] = types.ModuleType(name)
+        exec(code, module.__dict__)
+    return loaded
 compiled, compiler = os.pipe()
-if os.fork() == 0:
+pid = os.fork()
+if pid == 0:
     import json
-    cargo = json.loads(receive(0, int.from_bytes(receive(0, 4), "big")))
-    for name, source in cargo["modules"].items():
-        cargo["modules"][name] = compile(source, "sandbox." + name, "exec", optimize=2)
-    body = memoryview(marshal.dumps(cargo))
-    body = memoryview(len(body).to_bytes(4, "big") + body)
-    while body:
-        body = body[os.write(compiler, body) :]
+    cargo = json.loads(receive_cargo(0))
+    for name, modules in (("forked", cargo["forked"]), ("runners", cargo["runners"])):
+        for each, source in modules.items():
+            modules[each] = compile(source, "sandbox." + each, "exec", optimize=2)
+    for part in (cargo["forked"], cargo["options"], cargo["runners"]):
+        body = marshal.dumps(part)
+        body = memoryview(len(body).to_bytes(4, "big") + body)
+        while body:
+            body = body[os.write(compiler, body) :]
     os._exit(0)
 os.close(compiler)
-cargo = marshal.loads(receive(compiled, int.from_bytes(receive(compiled, 4), "big")))
-os.close(compiled)
-os.wait()
-sys.modules["sandbox"] = types.ModuleType("sandbox")
-for name, code in cargo["modules"].items():
-    name = "sandbox." + name
-    module = sys.modules[name] = types.ModuleType(name)
-    exec(code, module.__dict__)
-for name in [name for name in sys.modules if name.partition(".")[0] == "sandbox"]:
+sys.modules["sandbox"] = package = types.ModuleType("sandbox")
+forked = load(marshal.loads(receive_cargo(compiled)))
+options = marshal.loads(receive_cargo(compiled))
+for name in ("sandbox", *forked):
     del sys.modules[name]
-options = cargo["options"]
-del cargo, code
-module.serve(**options)
+uids = forked["sandbox.confine"].confine(**options)
+forked["sandbox.hugepages"].move_code()
+orders = forked["sandbox.gate"].open_gate(options["box"], uids)
+sys.modules.update(forked, sandbox=package)
+runners = load(marshal.loads(receive_cargo(compiled)))
+os.close(compiled)
+os.waitpid(pid, 0)
+runners["sandbox.runner"].serve(orders, options["box"], uids)
 """
 
 # -s: no user's packages on the path (nor, see above, the current directory); -B: no .pyc files.
@@ -73,6 +87,8 @@ ENVIRONMENT = {
     "OMP_NUM_THREADS": "1",
     # Each arena reserves 64 MB of address space, and every thread would have one.
     "MALLOC_ARENA_MAX": "1",
+    # Else every child would look up again what its interpreter calls first in a child.
+    "LD_BIND_NOW": "1",
 }
 
 
@@ -82,11 +98,12 @@ def cargo(box: str, *, own_uids: bool) -> bytes:
     `box` is the directory in which each test gets its own; `own_uids` asks for a fresh uid per
     test, which takes root with SETUID, SETGID and CHOWN.
     """
-    body = json.dumps({"modules": _sources(), "options": {"box": box, "own_uids": own_uids}})
+    sources = {"forked": _sources(_FORKED), "runners": _sources(_RUNNERS)}
+    body = json.dumps(sources | {"options": {"box": box, "own_uids": own_uids}})
     return struct.pack(">I", len(body)) + body.encode()  # json.dumps writes ASCII
 
 
 @cache
-def _sources() -> dict[str, str]:
+def _sources(names: tuple[str, ...]) -> dict[str, str]:
     here = Path(__file__).parent
-    return {name: (here / f"{name}.py").read_text("utf-8") for name in _SHIPPED}
+    return {name: (here / f"{name}.py").read_text("utf-8") for name in names}

@@ -2,28 +2,30 @@
 
 Runs inside the sandbox, standard library only. What it reports (compiled code, an exception's
 line, a call's result) is never trusted beyond a rejection: see `runner.py`.
+
+Of a short test most time goes to pages that a child writes to, and so must copy; to use an object
+is to write to its reference count. So functions of modules are imported by name, which leaves out
+the module and its dictionary, and whatever can be made before the fork is (`prepare`).
 """
 
-import _thread
-import atexit
 import builtins
-import ctypes
-import gc
 import marshal
-import os
-import signal
 import struct
 import sys
-import types
+from _thread import _count as count_threads
+from atexit import _run_exitfuncs as run_exit_functions
 from collections.abc import Callable
-from contextlib import suppress
 from functools import partial
+from gc import collect, enable, get_objects
 from io import BufferedWriter, TextIOWrapper
+from os import _exit, chdir, closerange, dup2, read, setresgid, setresuid, setsid, write
+from types import CodeType, ModuleType
 from typing import Any, NamedTuple, NoReturn
 
-from sandbox import nodes, values, warm
+from sandbox import nodes, values
+from sandbox.linux import die_with_parent
 
-CHANNEL = 3  # the one descriptor beyond stdin, stdout and stderr
+STDIN, STDOUT, STDERR, CHANNEL = range(4)  # where a child finds its ends of the pipes
 OPEN_FILES = 128  # at once, for gate, stem and child alike
 REPORT = struct.Struct(">cI")  # kind, length
 
@@ -34,14 +36,18 @@ RAISED = b"E"
 MEMORY = b"M"  # MemoryError
 RESULT = b"R"  # what the entry point returned, in the form of `values`
 
-_PR_SET_PDEATHSIG = 1
-_PR_SET_CHILD_SUBREAPER = 36
+SET_UP = REPORT.pack(READY, 0)
 
 # Address space beyond the memory limit. Resident memory decides MLE; reserved but untouched memory
 # (a 512 MB stack for a recursive thread, numpy's arenas) is an honest idiom.
 _RESERVE_MB = 768
 
-libc = ctypes.CDLL(None, use_errno=True)
+# `run_program`, and two calls by which the interpreter itself may count more.
+_FRAMES_TO_PROGRAM = 3
+_CALL_RECURSION_LIMIT = 50_000  # LiveCodeBench's
+
+_modules = sys.modules
+_STREAMS = (TextIOWrapper, BufferedWriter)  # text first: it goes through a buffer
 
 
 class Work(NamedTuple):
@@ -49,8 +55,8 @@ class Work(NamedTuple):
 
     # Source text, or what an earlier test made of both. The prelude runs first, in the namespace of
     # the code, which still has its own first line and its own `from __future__`.
-    prelude: bytes | types.CodeType
-    code: bytes | types.CodeType
+    prelude: bytes | CodeType
+    code: bytes | CodeType
     entry_point: str | None
     cpu_s: float
     memory_mb: int
@@ -61,93 +67,101 @@ class Work(NamedTuple):
         return (self.memory_mb + _RESERVE_MB) << 20
 
 
-def adopt_orphans() -> None:
-    """Become a subreaper. Not inherited by a fork, so each generation asks for itself."""
-    libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+def prepare(frames_to_child: int) -> None:
+    """All of an interpreter's start that every program has in common: a module, empty, its
+    arguments, its recursion limit. The caller will run `become` so many frames below itself."""
+    module = ModuleType("__main__")
+    module.__dict__.update(__builtins__=builtins, __file__="program.py")
+    _modules["__main__"] = module
+    sys.argv = ["program.py"]
+    sys.path.insert(0, "")  # each test's own directory (`gate.py`)
+    # The frames above a program are ours, not to be paid for out of its recursion limit.
+    depth, frame = frames_to_child + _FRAMES_TO_PROGRAM, sys._getframe()
+    while frame := frame.f_back:
+        depth += 1
+    sys.setrecursionlimit(sys.getrecursionlimit() + depth)
 
 
-def die_with_parent() -> None:
-    libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+def prepare_calls() -> None:
+    """The tests call what the program defines: it is imported, so to speak."""
+    _modules["solution"] = module = _modules["__main__"]
+    module.__name__ = "solution"
+    sys.setrecursionlimit(_CALL_RECURSION_LIMIT)
 
 
-def become(
-    work: Work, directory: str, uid: int | None, stdin: int, stdout: int, null: int, channel: int
-) -> NoReturn:
-    """Run `work` in this forked process and exit. `uid` None keeps the uid.
+def become(work: Work, directory: str, uid: int | None, is_only: bool) -> NoReturn:
+    """Run prepared `work` in this forked process and exit. `uid` None keeps the uid; `is_only`: no
+    test after this one could use what it compiles.
 
-    `sys.stdin` and its fellows were opened by the gate's interpreter, which never reads or writes
-    through them: they now stand, fresh, on the descriptors of this test.
+    The descriptors of this test are where they belong: `STDIN` and its fellows. `sys.stdin` and its
+    fellows were opened by the gate's interpreter, which never reads or writes through them, and
+    stand on them as if new.
     """
-    os.setsid()
-    for source, target in ((stdin, 0), (stdout, 1), (null, 2), (channel, CHANNEL)):
-        os.dup2(source, target)
-    os.closerange(CHANNEL + 1, OPEN_FILES)
-    if uid is not None:
-        # Where memory runs out, the kernel is to take the test and not its stem.
-        badness = os.open("/proc/self/oom_score_adj", os.O_WRONLY)
-        os.write(badness, b"1000")
-        os.close(badness)
-        os.setresgid(uid, uid, uid)
+    setsid()
+    closerange(CHANNEL + 1, OPEN_FILES)
+    if uid is None:
+        die_with_parent()  # no container: no stem, no test
+    else:
+        setresgid(uid, uid, uid)
         # From here on /proc/self is root's, unless the program asks for it (PR_SET_DUMPABLE).
         # /dev/stdin opens all the same: the pipe is its own (`runner.py`).
-        os.setresuid(uid, uid, uid)
-    else:
-        die_with_parent()  # no container: no stem, no test
-    os.chdir(directory)
-    sys.path.insert(0, directory)  # modules that it writes can be imported
-    warm.become_program()
-    if work.entry_point is None:
-        _report(READY, b"")
-        os._exit(run_program(_compiled(work)))
-    test = _read_to_end(0)
-    os.dup2(2, 0)  # /dev/null: a call has no input
+        setresuid(uid, uid, uid)
+    chdir(directory)
+    enable()  # the collector, which gate and stem must do without
+    prelude, code, entry_point, _, _ = work
+    if entry_point is None:
+        write(CHANNEL, SET_UP)
+        if not isinstance(code, CodeType):
+            prelude, code = _compiled(prelude, code, is_only)
+        _exit(run_program(prelude, code))
+    test = _read_to_end(STDIN)
+    dup2(STDERR, STDIN)  # /dev/null: a call has no input
     arguments = None if test[:1] == b"S" else values.decode(test[1:])
-    _report(READY, b"")
-    os._exit(_run_call(_compiled(work), work.entry_point, test, arguments))
+    write(CHANNEL, SET_UP)
+    if not isinstance(code, CodeType):
+        prelude, code = _compiled(prelude, code, is_only)
+    _exit(_run_call(prelude, code, entry_point, test, arguments))
 
 
-def _compiled(work: Work) -> Work:
-    """With code objects for its texts; an empty prelude stays what it is."""
-    if isinstance(work.code, types.CodeType):
-        return work
-    prelude = work.prelude
+def _compiled(
+    prelude: bytes | CodeType, code: bytes, is_only: bool
+) -> tuple[bytes | CodeType, CodeType]:
+    """Code objects for both texts; an empty prelude stays what it is."""
     try:
-        if prelude and not isinstance(prelude, types.CodeType):
+        if prelude and not isinstance(prelude, CodeType):
             prelude = compile(prelude, "prelude.py", "exec", dont_inherit=True)
-        code = compile(work.code, "program.py", "exec", dont_inherit=True)
+        compiled = compile(code, "program.py", "exec", dont_inherit=True)
     except (SyntaxError, ValueError, RecursionError, MemoryError, OverflowError) as error:
         _report(SYNTAX, _one_line(error))
-        os._exit(1)
-    _report(COMPILED, marshal.dumps((prelude, code)))
-    return work._replace(prelude=prelude, code=code)
+        _exit(1)
+    if not is_only:
+        _report(COMPILED, marshal.dumps((prelude, compiled)))
+    return prelude, compiled
 
 
-def run_program(work: Work) -> int:
-    """Run compiled work as `python3 program.py` would; returns its exit code."""
-    return _execute(work, "__main__")
-
-
-def _run_call(work: Work, entry_point: str, test: bytes, arguments: Any) -> int:
+def _run_call(
+    prelude: bytes | CodeType, code: CodeType, entry_point: str, test: bytes, arguments: Any
+) -> int:
     """Call the entry point with `arguments` (the test is `C` and their text), or run a script (`S`
     and its source)."""
     is_script, body = test[:1] == b"S", test[1:]
 
-    def run_script(solution: types.ModuleType) -> None:
+    def run_script(solution: ModuleType) -> None:
         _resolve(solution, entry_point)
         failed = _failed_assertion(body.decode("utf-8", "surrogatepass"), solution)
         _report(RESULT, values.encode(failed or True).encode())
 
-    def call(solution: types.ModuleType) -> None:
+    def call(solution: ModuleType) -> None:
         target = _resolve(solution, entry_point)
         args, kwargs = arguments
         if b'Node":[' in body:
             args, kwargs = nodes.to_objects(arguments, partial(_node_class, solution))
         _report(RESULT, values.encode(target(*args, **kwargs)).encode("utf-8", "surrogatepass"))
 
-    return _execute(work, "solution", run_script if is_script else call)
+    return run_program(prelude, code, run_script if is_script else call)
 
 
-def _failed_assertion(script: str, module: types.ModuleType) -> str | None:
+def _failed_assertion(script: str, module: ModuleType) -> str | None:
     """Run a test script in the program's namespace; its own assertion that failed, if any. What
     the program itself raises, AssertionError included, is raised."""
     try:
@@ -162,27 +176,23 @@ def _failed_assertion(script: str, module: types.ModuleType) -> str | None:
     return None
 
 
-def _node_class(module: types.ModuleType, kind: str) -> type:
+def _node_class(module: ModuleType, kind: str) -> type:
     """The program's own class of LeetCode's nodes, or LeetCode's."""
     return getattr(module, kind, None) or getattr(nodes, kind)
 
 
-def _execute(work: Work, name: str, call: Callable[[types.ModuleType], None] | None = None) -> int:
-    """Run as a module of this name and end as the interpreter would: threads joined, atexit run,
+def run_program(
+    prelude: bytes | CodeType, code: CodeType, call: Callable[[ModuleType], None] | None = None
+) -> int:
+    """Run in the prepared module and end as the interpreter would: threads joined, atexit run,
     finalizers called, files flushed, but without its slow tear-down. Returns the exit code."""
-    module = types.ModuleType(name)
-    module.__dict__.update(__builtins__=builtins, __file__="program.py")
-    sys.modules["__main__"] = sys.modules[name] = module
-    sys.argv = ["program.py"]
+    module = _modules["__main__"]
     stdout = sys.stdout
-    # The frames below a program are ours, not to be paid for out of its recursion limit; calls get
-    # LiveCodeBench's.
-    sys.setrecursionlimit(sys.getrecursionlimit() + _depth() if call is None else 50_000)
     exit_code = 0
     try:
-        if work.prelude:
-            exec(work.prelude, module.__dict__)
-        exec(work.code, module.__dict__)
+        if prelude:
+            exec(prelude, module.__dict__)
+        exec(code, module.__dict__)
         if call is not None:
             call(module)
     except SystemExit as request:
@@ -197,18 +207,20 @@ def _execute(work: Work, name: str, call: Callable[[types.ModuleType], None] | N
         _report(RAISED, _one_line(error))
         exit_code = 1
     try:
-        if _thread._count() and (threading := sys.modules.get("threading")):
+        if count_threads() and (threading := _modules.get("threading")):
             threading._shutdown()
-        atexit._run_exitfuncs()
-        _flush(getattr(sys, "stdout", None), stdout)
+        run_exit_functions()
+        if (printed := getattr(sys, "stdout", None)) is not stdout and printed is not None:
+            _flush(printed)
+        _flush(stdout)
         if call is None:  # nobody reads what a call prints
             # Not cleared: while the collector calls finalizers, the globals are still what they
             # were.
-            sys.modules.pop("__main__", None)
+            _modules.pop("__main__", None)
             del module
             # In a cycle it may close a buffer before the text that is to go through it.
             _flush_left()
-            gc.collect()
+            collect()
             _flush_left(stdout)  # what finalizers printed, and what is still referred to
     except BaseException as error:  # noqa: BLE001 - the program may have put anything there
         _report(RAISED, _one_line(error))
@@ -216,36 +228,32 @@ def _execute(work: Work, name: str, call: Callable[[types.ModuleType], None] | N
     return exit_code
 
 
-def _depth() -> int:
-    """The frames below a program that its caller runs, and two calls by which the interpreter
-    itself may count more."""
-    depth, frame = 2, sys._getframe()
-    while frame := frame.f_back:
-        depth += 1
-    return depth
-
-
-def _flush(*streams: Any) -> None:
-    for stream in streams:
-        if stream is not None and not getattr(stream, "closed", False):
-            stream.flush()
+def _flush(stream: Any) -> None:
+    try:
+        stream.flush()
+    except ValueError:
+        if not getattr(stream, "closed", False):
+            raise
 
 
 def _flush_left(*streams: Any) -> None:
     """Flush these, and all that the program has opened and not closed. As in any tear-down, errors
     are ignored."""
-    left = [each for each in gc.get_objects() if type(each) in (TextIOWrapper, BufferedWriter)]
-    # Text first: it goes through a buffer.
-    for stream in sorted((*streams, *left), key=lambda stream: type(stream) is BufferedWriter):
-        with suppress(Exception):
+    left = [each for each in get_objects() if type(each) in _STREAMS]
+    if left:
+        left.sort(key=lambda stream: type(stream) is BufferedWriter)
+    for stream in (*streams, *left):
+        try:  # noqa: SIM105 - `suppress` is a class, two functions and their code
             stream.flush()
+        except Exception:  # noqa: BLE001
+            pass
 
 
 class _NoEntryPoint(Exception):
     """The program does not define what it was asked for."""
 
 
-def _resolve(module: types.ModuleType, entry_point: str) -> Any:
+def _resolve(module: ModuleType, entry_point: str) -> Any:
     owner, dot, method = entry_point.partition("().")
     found = getattr(module, owner, None)
     if found is not None and dot:
@@ -280,11 +288,11 @@ def _one_line(error: BaseException) -> bytes:
 def _report(kind: bytes, body: bytes) -> None:
     view = memoryview(REPORT.pack(kind, len(body)) + body)
     while view:
-        view = view[os.write(CHANNEL, view) :]
+        view = view[write(CHANNEL, view) :]
 
 
 def _read_to_end(descriptor: int) -> bytes:
     chunks = []
-    while chunk := os.read(descriptor, 1 << 16):
+    while chunk := read(descriptor, 1 << 16):
         chunks.append(chunk)
     return b"".join(chunks)

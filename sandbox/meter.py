@@ -29,7 +29,7 @@ class Meter:
 
         self._ooms = counter("memory.events", "memory/memory.oom_control")
         self._last_events = b""
-        self._kills = 0
+        self.kills = 0  # of processes, for memory, when last looked at
         self._memory = counter("memory.stat", "memory/memory.stat")
         self._cpu = counter("cpu.stat", "cpuacct/cpuacct.usage")
         self._fresh_mb = self._rest_mb = self._level_mb()
@@ -42,8 +42,8 @@ class Meter:
             if events != self._last_events:  # read for every test, and nearly always the same
                 self._last_events = events
                 found = re.search(rb"\boom_kill (\d+)", events)
-                self._kills = int(found[1]) if found else 0
-        return self._kills
+                self.kills = int(found[1]) if found else 0
+        return self.kills
 
     def cpu_s(self) -> float:
         """CPU time of all processes that there ever were."""
@@ -58,6 +58,7 @@ class Meter:
     def rest(self) -> None:
         """No test runs: what is in use now is not the next program's. The kernel keeps memory of
         its own for a sandbox (names that were looked up, for one) and takes it back at leisure."""
+        self.ooms()
         usage_mb = self._usage_mb()
         if abs(usage_mb - self._usage_at_rest) >= _DRIFT_MB:
             self._usage_at_rest = usage_mb

@@ -51,7 +51,7 @@ _CALL = ([1, [2, 3]], {})
 
 def rehearse() -> None:
     """Run a small program a few times, as a child would, through streams of its own."""
-    streams, recursion_limit = (sys.stdin, sys.stdout), sys.getrecursionlimit()
+    streams, recursion_limit, path = (sys.stdin, sys.stdout), sys.getrecursionlimit(), [*sys.path]
     with open(os.devnull, "w") as sys.stdout:
         for _ in range(_TIMES):
             stdin, feed = os.pipe()
@@ -59,9 +59,11 @@ def rehearse() -> None:
             os.close(feed)
             with open(stdin) as sys.stdin:
                 code = compile(_PROGRAM, "program.py", "exec", dont_inherit=True)
-                if child.run_program(child.Work(b"", code, None, 0, 0)) != 0:
+                child.prepare(0)
+                if child.run_program(b"", code) != 0:
                     raise RuntimeError("the rehearsal failed")
             values.encode(values.decode(values.encode(_CALL)))
     sys.stdin, sys.stdout = streams
     sys.setrecursionlimit(recursion_limit)
+    sys.path[:] = path
     gc.collect()

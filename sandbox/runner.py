@@ -3,9 +3,9 @@
 Standard library only; shipped by `boot.py`. Four kinds of processes keep secrets apart:
 
 - the *runner* (this file) talks to the judge. It alone ever holds a test, and it never forks;
-- the *gate* was forked before the runner had read anything; it forks a stem per program without
-  reading a byte of that program;
-- the *stem* holds one program, forks a child per test, and exits (`gate.py`);
+- the *gate* was forked before the runner had read anything; it forks a stem per program, before
+  that program is there;
+- the *stem* takes one program, forks a child per test, and exits (`gate.py`);
 - a *child* inherits its own program and nothing else: no other program's text, no request id, no
   test but the one that it reads from its own standard input (`child.py`).
 
@@ -21,9 +21,7 @@ new container. What this does not stop is a kernel exploit; see the README.
 Needs Linux 5.3. Works with cgroup v1 and v2.
 """
 
-import gc
 import os
-import resource
 import select
 import signal
 import sys
@@ -31,43 +29,16 @@ import time
 from collections import deque
 from contextlib import suppress
 
-from sandbox import child, frames, gate, meter, sweep, syscalls, watch
+from sandbox import child, frames, meter, sweep, watch
+from sandbox.orders import OVER, Event, Orders, uid_of
 
-_FIRST_UID = 1 << 16
-
-_LIMITS = {
-    resource.RLIMIT_CORE: 0,
-    resource.RLIMIT_NOFILE: child.OPEN_FILES,
-    resource.RLIMIT_FSIZE: 32 << 20,
-    resource.RLIMIT_STACK: 128 << 20,  # C recursion (repr, lru_cache) as deep as judges allow
-    resource.RLIMIT_MSGQUEUE: 0,
-    resource.RLIMIT_MEMLOCK: 0,
-}
-_PROCESSES = 40  # of one uid, threads included
 _KILL_TICK_S = 0.002  # between attempts to end what is to be stopped
 _CHUNK = 1 << 18
 _LAZY_S = 0.004  # before the pipes of a test are looked at: most tests have ended by then
 
 
-def serve(box: str, own_uids: bool) -> None:
+def serve(orders: Orders, box: str, uids: range | None) -> None:
     """Serve the judge until it closes the stream."""
-    os.umask(0o077)
-    limits = _LIMITS | ({resource.RLIMIT_NPROC: _PROCESSES} if own_uids else {})
-    for limit, most in limits.items():
-        hard = resource.getrlimit(limit)[1]
-        if hard != resource.RLIM_INFINITY:
-            most = min(most, hard)
-        resource.setrlimit(limit, (most, most))
-    if own_uids:
-        os.setgroups([])
-        syscalls.narrow()
-    os.chmod(box, 0o711)  # a test may enter its own directory, and list no others
-    gc.collect()
-    gc.disable()
-    gc.freeze()  # a child that collects must not touch, and so copy, the pages of the warm heap
-    uids = _uids() if own_uids else None
-    orders = gate.open_gate(box, uids)
-    gc.enable()
     try:
         _Runner(orders, box, uids).serve()
     except EOFError:
@@ -75,7 +46,7 @@ def serve(box: str, own_uids: bool) -> None:
     except _Dirty as reason:
         sys.exit(str(reason))
     finally:
-        if not own_uids:
+        if uids is None:
             with suppress(OSError):  # a judge that was killed cannot remove it
                 os.rmdir(box)
 
@@ -129,7 +100,7 @@ class _Test:
         self.uid = uid
         self.watch = test_watch
         self.pid: int | None = None
-        self.end: gate.Event | None = None
+        self.end: Event | None = None
 
     def kill(self) -> None:
         """SIGKILL to all of its processes, as far as they can be named from here; the stem sees to
@@ -142,7 +113,7 @@ class _Test:
 
 
 class _Runner:
-    def __init__(self, orders: gate.Orders, box: str, uids: range | None) -> None:
+    def __init__(self, orders: Orders, box: str, uids: range | None) -> None:
         self._orders = orders
         self._box = box
         self._uids = uids
@@ -205,7 +176,7 @@ class _Runner:
         child's ends of the pipes belong to its uid, or it could not open /dev/stdin."""
         frame = self._judge.frames.popleft()
         self._serial += 1
-        uid = gate.uid_of(self._uids, self._serial)
+        uid = uid_of(self._uids, self._serial)
         directory = f"{self._box}/{self._serial}"
         os.mkdir(directory, 0o700)
         stdin, feed = os.pipe()
@@ -270,7 +241,7 @@ class _Runner:
 
     def _take_events(self) -> None:
         for event in self._orders.read_events():
-            if event.kind == gate.OVER:
+            if event.kind == OVER:
                 if event.status or not event.is_clean:
                     raise _Dirty(f"a stem ended with status {event.status}")
                 continue
@@ -325,11 +296,3 @@ class _Runner:
                 raise _Dirty(f"test {test.serial} left something behind")
             test.watch.close()
             self._flight.popleft()
-
-
-def _uids() -> range:
-    """The uids that tests take turns with: as many as this user namespace has."""
-    with open("/proc/self/uid_map") as uid_map:
-        top = max(int(line.split()[0]) + int(line.split()[2]) for line in uid_map)
-    top = min(top, 1 << 31)
-    return range(_FIRST_UID if top > 2 * _FIRST_UID else 1000, top - 8)

@@ -5,10 +5,12 @@ DAC_OVERRIDE, so the remains of a test are killed and removed with the test's ow
 """
 
 import os
-import signal
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from os import WNOHANG, rmdir, waitpid
+
+from sandbox.linux import SIGKILL
 
 # Real uid while acting for a test: no test has it, so that no test may signal the sweeper.
 _SWEEPER_UID = 65_530
@@ -30,7 +32,7 @@ def leave_nothing(directory: str, uid: int | None) -> bool:
             kill_processes(uid)
             time.sleep(0.0005)
     try:
-        os.rmdir(directory)
+        rmdir(directory)
     except OSError:
         try:
             with _acting_as(uid):
@@ -45,7 +47,7 @@ def leave_nothing(directory: str, uid: int | None) -> bool:
 def no_child_left() -> bool:
     """Reap whatever has ended; True where no child, ended or alive, remains."""
     try:
-        while os.waitpid(-1, os.WNOHANG)[0]:
+        while waitpid(-1, WNOHANG)[0]:
             pass
     except ChildProcessError:
         return True
@@ -60,11 +62,11 @@ def kill_processes(uid: int | None) -> None:
     """
     if uid is not None:
         with _acting_as(uid), suppress(ProcessLookupError):
-            os.kill(-1, signal.SIGKILL)
+            os.kill(-1, SIGKILL)
         return
     for pid in _children():
         with suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
+            os.kill(pid, SIGKILL)
 
 
 def _children() -> list[int]:

@@ -14,8 +14,7 @@ Checked against `struct seccomp_data` and the tables of `asm/unistd.h`, Linux 6.
 
 import ctypes
 import errno
-import platform
-import socket
+import os
 import struct
 from typing import NamedTuple
 
@@ -30,7 +29,7 @@ _LOAD, _EQUAL, _AT_LEAST, _RETURN = 0x20, 0x15, 0x35, 0x06
 _NUMBER, _ARCH, _FIRST_ARGUMENT = 0, 4, 16  # offsets in struct seccomp_data, little-endian
 _X32 = 0x4000_0000  # x86-64's other table
 
-_FAMILIES = (socket.AF_UNIX, socket.AF_INET, socket.AF_INET6)
+_FAMILIES = (1, 2, 10)  # AF_UNIX, AF_INET, AF_INET6
 
 
 class _Table(NamedTuple):
@@ -60,7 +59,7 @@ def narrow() -> None:
     """Filter the system calls of this process and of all that come of it. Needs no_new_privs, which
     the container has. Raises OSError where the kernel refuses; does nothing on an architecture
     whose numbers are not known here."""
-    table = _TABLES.get(platform.machine())
+    table = _TABLES.get(os.uname().machine)
     if table is None:
         return
     program = _program(table)
@@ -85,7 +84,7 @@ def _program(table: _Table) -> bytes:
         *((_EQUAL, number, "denied", "") for number in denied),
         (_EQUAL, table.socket, "", "allowed"),
         (_LOAD, _FIRST_ARGUMENT, "", ""),
-        *((_EQUAL, int(family), "allowed", "") for family in _FAMILIES),
+        *((_EQUAL, family, "allowed", "") for family in _FAMILIES),
     ]
     verdicts = {"denied": _ERRNO | errno.EPERM, "absent": _ERRNO | errno.ENOSYS, "allowed": _ALLOW}
     places = {name: len(checks) + index for index, name in enumerate(verdicts)}

@@ -6,7 +6,6 @@ that is most of what a short test costs: what many programs would do first is do
 fork. What is warm and never used has its price too, since a fork copies the page tables of it all.
 """
 
-import gc
 import os
 import sys
 from typing import Any
@@ -17,13 +16,6 @@ MODULES = (
     *("bisect", "collections", "copy", "datetime", "functools", "heapq", "io", "itertools", "math"),
     *("operator", "random", "re", "string", "time", "typing"),
 )
-
-
-def become_program() -> None:
-    """From now on this process is a judged program."""
-    global _is_program
-    _is_program = True
-    gc.enable()
 
 
 def _import_modules() -> list[dict[str, Any]]:
@@ -45,11 +37,9 @@ def _import_modules() -> list[dict[str, Any]]:
 def _before_fork() -> None:
     """The first fork of a judged program registers the hooks, in time for that very fork. Doing
     it in every child would copy thirty pages in each."""
-    if _is_program:
-        while _fork_hooks:
-            os.register_at_fork(**_fork_hooks.pop(0))
+    while _fork_hooks:
+        os.register_at_fork(**_fork_hooks.pop(0))
 
 
-_is_program = False
 _fork_hooks = _import_modules()
 os.register_at_fork(before=_before_fork)

@@ -12,14 +12,14 @@ import time
 from contextlib import suppress
 from typing import NamedTuple
 
-from sandbox import child, gate
+from sandbox import child
 from sandbox.meter import Meter
+from sandbox.orders import Event
 
 TICK_S = 0.05  # between looks at the CPU clock and the memory
 _CHUNK = 1 << 16
 _REPORT_BYTES = 1 << 22  # of a report beyond the output limit: compiled code
 _DETAIL = 400
-_SET_UP = child.REPORT.pack(child.READY, 0)
 _CLOSED = -1
 _MOST_QUEUED = 2  # wall limits; `session.py` counts on it
 _PAGE_MB = os.sysconf("SC_PAGE_SIZE") / (1 << 20)
@@ -64,7 +64,8 @@ class Watch:
         self._input = pipes.feed
         self._limits = limits
         self._usage = usage
-        self._ooms = usage.ooms()
+        # As of when its predecessor began, which would have failed of any since.
+        self._ooms = usage.kills
         self._others_cpu_s: float | None = None  # of the sandbox, before the test
         self._pending = memoryview(payload)
         self._printed = bytearray()
@@ -81,7 +82,7 @@ class Watch:
     @property
     def was_set_up(self) -> bool:
         """Whether its child came as far as the program. Believed as the very first report only."""
-        return self._reported.startswith(_SET_UP)
+        return self._reported.startswith(child.SET_UP)
 
     @property
     def was_looked_at(self) -> bool:
@@ -136,15 +137,15 @@ class Watch:
     def compiled(self) -> bytes | None:
         """The program's code, marshalled, once the child has reported it. It is believed only as
         the first report after `READY`: it was written before a line of the program had run."""
-        start = len(_SET_UP) + child.REPORT.size
+        start = len(child.SET_UP) + child.REPORT.size
         if len(self._reported) < start or not self.was_set_up:
             return None
-        kind, length = child.REPORT.unpack_from(self._reported, len(_SET_UP))
+        kind, length = child.REPORT.unpack_from(self._reported, len(child.SET_UP))
         if kind != child.COMPILED or len(self._reported) < start + length:
             return None
         return bytes(self._reported[start : start + length])
 
-    def ending(self, event: gate.Event) -> Ending:
+    def ending(self, event: Event) -> Ending:
         """What the end of the child means. Closes the pipes."""
         wall_s = time.monotonic() - self._started
         self._drain()
@@ -214,9 +215,9 @@ class Watch:
         on writing."""
         for descriptor in self.open - {self._input}:
             buffer = self._printed if descriptor == self._pipes.stdout else self._reported
-            size = -1
-            while size != len(buffer) and not self._is_too_long():
-                size = len(buffer)
+            size = -_CHUNK
+            while len(buffer) - size >= _CHUNK and not self._is_too_long():
+                size = len(buffer)  # less than asked for is all that there is
                 _read_into(buffer, descriptor)
 
     def _last_report(self) -> tuple[bytes, bytes]:

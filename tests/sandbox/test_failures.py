@@ -65,11 +65,26 @@ def stop_its_processes(container: Any) -> None:
         os.kill(int(process[column]), signal.SIGSTOP)
 
 
-def kill_the_runner_alone(container: Any) -> None:
+def kill_one_process(container: Any, position: int) -> None:
     top = container.top()
     pid, command = top["Titles"].index("PID"), top["Titles"].index("CMD")
-    runners = [p for p in top["Processes"] if p[command].startswith("python3")]
-    os.kill(int(runners[0][pid]), signal.SIGKILL)
+    processes = [p for p in top["Processes"] if p[command].startswith("python3")]
+    os.kill(int(processes[position][pid]), signal.SIGKILL)
+
+
+def kill_the_runner_alone(container: Any) -> None:
+    kill_one_process(container, 0)
+
+
+def kill_the_gate_alone(container: Any) -> None:
+    kill_one_process(container, 1)
+
+
+def kill_the_stem_alone(container: Any) -> None:
+    kill_one_process(container, 2)
+
+
+PARTS = (kill_the_runner_alone, kill_the_gate_alone, kill_the_stem_alone)
 
 
 @pytest.fixture(scope="module")
@@ -80,14 +95,14 @@ def undisturbed(docker_sandbox: Sandbox) -> dict[Program, Verdict]:
     return dict(zip((RIGHT, WRONG_IN_THE_FIFTH_TEST), map(decision, verdicts), strict=True))
 
 
-@pytest.mark.parametrize("strike", [kill, remove, stop_its_processes, kill_the_runner_alone])
+@pytest.mark.parametrize("strike", [kill, remove, stop_its_processes, *PARTS])
 def test_a_container_lost_mid_program_changes_no_verdict(
     docker_engine: None,
     undisturbed: dict[Program, Verdict],
     strike: Callable[[Any], None],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    if strike in (stop_its_processes, kill_the_runner_alone) and os.geteuid() != 0:
+    if strike in (stop_its_processes, *PARTS) and os.geteuid() != 0:
         pytest.skip("only root may signal the processes of a container")
     monkeypatch.setattr("sandbox.session._GRACE_S", 1.0)  # of a silent runner
     program = WRONG_IN_THE_FIFTH_TEST if strike is remove else RIGHT
@@ -98,6 +113,23 @@ def test_a_container_lost_mid_program_changes_no_verdict(
         assert container_of(sandbox).id != lost.id
         assert is_gone(lost.id)
         assert sandbox.is_healthy()
+
+
+@pytest.mark.parametrize("strike", PARTS)
+def test_a_part_that_is_lost_while_nothing_runs_costs_a_container_but_no_verdict(
+    docker_engine: None,
+    undisturbed: dict[Program, Verdict],
+    strike: Callable[[Any], None],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("only root may signal the processes of a container")
+    monkeypatch.setattr("sandbox.session._GRACE_S", 1.0)  # of a silent runner
+    with Sandbox() as sandbox:
+        lost = container_of(sandbox)
+        strike(lost)
+        assert decision(sandbox.judge(RIGHT)) == undisturbed[RIGHT]
+        assert container_of(sandbox).id != lost.id
 
 
 def test_a_box_that_somebody_else_filled_costs_a_container_but_no_verdict(

@@ -1,0 +1,98 @@
+"""What the runner orders, and what it hears of it: the wires between runner, gate and stem.
+
+Runs inside the sandbox, standard library only. Programs and tests go over a socket whose other end
+no child ever holds; the gate hears over a pipe of its own that there is a program; what happened
+goes back over a third wire, in the order of events.
+"""
+
+import _socket  # `socket` would bring enumerations of sixty pages, which every child would share
+import marshal
+import os
+import struct
+from typing import NamedTuple
+
+from sandbox import child
+
+# --- runner -> gate: what the process that waits for a program is about to get ------------------
+
+CALL = struct.Struct(">cQ")  # kind, serial of the (first) test
+STEM = b"P"  # a program with several tests: it forks a child for each
+SINGLE = b"S"  # a program with one test: it becomes the child
+
+# --- runner -> that process ---------------------------------------------------------------------
+
+COMMAND = struct.Struct(">cQI")  # kind (one of those two comes first), serial, length of the rest
+CODE = b"C"  # the program, compiled
+TEST = b"T"  # run a child; comes with its three pipe ends (see `send_test`)
+END = b"E"  # no more tests
+
+ENDS = struct.Struct("3i")
+
+# --- gate and stem -> runner --------------------------------------------------------------------
+
+PID = struct.Struct(">i")  # over the socket, unasked, as soon as a child is forked
+EVENT = struct.Struct(">ci2d?")  # over the pipe
+ENDED = b"e"  # a child
+OVER = b"o"  # a stem
+
+
+class Event(NamedTuple):
+    """A process has ended with this wait status. `is_clean`: it left nothing behind; where it is
+    false the whole sandbox must be given up."""
+
+    kind: bytes
+    status: int
+    cpu_s: float
+    peak_mb: float
+    is_clean: bool
+
+
+class Orders:
+    """The runner's end."""
+
+    def __init__(self, orders: _socket.socket, calls: int, events: int) -> None:
+        self._orders = orders
+        self._calls = calls
+        self.events = events  # a file descriptor to poll
+
+    def start(self, work: child.Work, serial: int, *, has_one_test: bool) -> None:
+        kind = SINGLE if has_one_test else STEM
+        os.write(self._calls, CALL.pack(kind, serial))
+        self._send(kind, serial, marshal.dumps(tuple(work)))
+
+    def send_code(self, marshalled: bytes) -> None:
+        self._send(CODE, 0, marshalled)
+
+    def send_test(self, serial: int, ends: tuple[int, int, int]) -> None:
+        """`ends`: the child's standard input and output, and its channel to the runner."""
+        ancillary = (_socket.SOL_SOCKET, _socket.SCM_RIGHTS, ENDS.pack(*ends))
+        self._orders.sendmsg([COMMAND.pack(TEST, serial, 0)], [ancillary])
+
+    def end(self) -> None:
+        self._send(END, 0)
+
+    def read_events(self) -> list[Event]:
+        """What has happened since; raises EOFError where the gate is gone."""
+        data = os.read(self.events, EVENT.size * 16)  # written whole, being short
+        if not data:
+            raise EOFError
+        return [Event(*fields) for fields in EVENT.iter_unpack(data)]
+
+    def read_pid(self) -> int | None:
+        """The pid of the next child that was forked, if it was. There is one for every child, on
+        the way before its end is."""
+        try:
+            data = self._orders.recv(PID.size, _socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            return None
+        if not data:
+            raise EOFError
+        return PID.unpack(data)[0]
+
+    def _send(self, kind: bytes, serial: int, body: bytes = b"") -> None:
+        self._orders.sendall(COMMAND.pack(kind, serial, len(body)) + body)
+
+
+def uid_of(uids: range | None, serial: int) -> int | None:
+    """The uid of a test; None where tests have the runner's own."""
+    return None if uids is None else uids[serial % len(uids)]
