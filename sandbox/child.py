@@ -23,7 +23,7 @@ from types import CodeType, ModuleType
 from typing import Any, NamedTuple, NoReturn
 
 from sandbox import nodes, values
-from sandbox.linux import die_with_parent
+from sandbox.linux import die_with_parent, roam
 
 STDIN, STDOUT, STDERR, CHANNEL = range(4)  # where a child finds its ends of the pipes
 OPEN_FILES = 128  # at once, for gate, stem and child alike
@@ -109,6 +109,8 @@ def become(work: Work, directory: str, uid: int | None, is_only: bool) -> NoRetu
     chdir(directory)
     enable()  # the collector, which gate and stem must do without
     prelude, code, entry_point, _, _ = work
+    if not is_only:
+        roam()  # its stem sleeps by now, so that it need not move
     if entry_point is None:
         write(CHANNEL, SET_UP)
         if not isinstance(code, CodeType):

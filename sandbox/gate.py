@@ -33,7 +33,7 @@ from sandbox.child import (
     prepare,
     prepare_calls,
 )
-from sandbox.linux import adopt_orphans, die_with_parent, fork, wait
+from sandbox.linux import adopt_orphans, die_with_parent, fork, stay, wait
 from sandbox.orders import CALL, CODE, END, ENDED, OVER, SINGLE, STEM
 from sandbox.sweep import leave_nothing, no_child_left
 
@@ -143,6 +143,7 @@ class _Gate:
         cpu_s = int(work.cpu_s) + _SPARE_CPU_S  # the runner's clock is finer: the second line
         setrlimit(RLIMIT_CPU, (cpu_s, cpu_s))
         if has_stem:
+            stay()
             adopt_orphans()
         while True:
             command, ancillary, _, _ = receive(_COMMAND_BYTES, _ENDS_BYTES)

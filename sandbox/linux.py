@@ -7,6 +7,7 @@ and `os.wait4` imports a module each time: of either no more is wanted here than
 
 import ctypes
 import struct
+import sys
 from typing import NamedTuple
 
 SIGKILL = 9  # `signal` would bring enumerations of sixty pages
@@ -24,6 +25,12 @@ _wait4 = ctypes.CDLL(None).wait4
 _status = ctypes.c_int()
 _status_at = ctypes.byref(_status)
 _usage = ctypes.create_string_buffer(18 * struct.calcsize("l"))  # all of `struct rusage`
+
+# Sets of CPUs are bit masks, as long as the kernel's.
+_set_cpus = ctypes.CDLL(None).sched_setaffinity
+_all_cpus = ctypes.create_string_buffer(128)
+_knows_cpus = _libc.sched_getaffinity(0, len(_all_cpus), _all_cpus) == 0
+_this_cpu = ctypes.create_string_buffer(len(_all_cpus))
 
 
 class Ended(NamedTuple):
@@ -48,6 +55,20 @@ def wait(pid: int) -> Ended:
     user_s, user_us, system_s, system_us, peak_kb = _USAGE.unpack_from(_usage)
     cpu_s = user_s + system_s + (user_us + system_us) / 1e6
     return Ended(_status.value, cpu_s, peak_kb / 1024)
+
+
+def stay() -> None:
+    """Keep this process, and all that it forks, on the CPU where it is, which has its pages at
+    hand. A scheduler with another CPU idle would start each fork there."""
+    if not _knows_cpus:  # and could not undo it
+        return
+    _this_cpu.raw = (1 << _libc.sched_getcpu()).to_bytes(len(_this_cpu), sys.byteorder)
+    _set_cpus(0, len(_this_cpu), _this_cpu)
+
+
+def roam() -> None:
+    """Undo `stay`: whatever CPU may run this process."""
+    _set_cpus(0, len(_all_cpus), _all_cpus)
 
 
 def adopt_orphans() -> None:

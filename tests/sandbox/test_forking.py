@@ -1,6 +1,7 @@
 """What is forked for a test: an interpreter in huge pages, by calls that Python has no function
 for."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -77,6 +78,37 @@ print(ended.peak_mb - killed.peak_mb)
     assert 0.2 <= float(cpu_s) < 1
     assert float(peak_mb) > 64
     assert 60 < float(grown_mb) < 90
+
+
+def test_a_process_stays_on_its_cpu_until_it_may_roam() -> None:
+    alike, one, child = in_a_process_of_its_own("""
+import os
+from sandbox import linux
+before = os.sched_getaffinity(0)
+linux.stay()
+stayed = os.sched_getaffinity(0)
+if linux.fork() == 0:
+    linux.roam()
+    print(os.sched_getaffinity(0) == before, flush=True)
+    os._exit(0)
+os.wait()
+print(len(stayed) == 1 and stayed <= before)
+linux.roam()
+print(os.sched_getaffinity(0) == before)
+""")
+    assert (alike, one, child) == ("True", "True", "True")
+
+
+def test_every_test_may_use_all_cpus(process_sandbox: Sandbox) -> None:
+    cpus = f"{len(os.sched_getaffinity(0))}\n"
+    code = "import os\nprint(len(os.sched_getaffinity(0)))"
+    call = "import os\ndef f(x): return len(os.sched_getaffinity(0))"
+    for count in (1, 2):
+        tests = count * (TestCase(stdin="", expected=cpus),)
+        assert process_sandbox.judge(Program(code, tests)).status is Status.AC
+        calls = count * (TestCase(args="[0]", expected=cpus),)
+        verdict = process_sandbox.judge(Program(call, calls, entry_point="f"))
+        assert verdict.status is Status.AC, verdict
 
 
 def test_a_fork_that_the_limit_forbids_is_an_error() -> None:
