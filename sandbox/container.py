@@ -25,6 +25,7 @@ from sandbox.transport import SandboxUnavailable, TransportError
 
 OWNER_LABEL = "chain-of-functions.sandbox.owner"
 
+_CHUNK = 1 << 16  # more would be mapped, and unmapped, for each read
 _DIAGNOSTICS = 4096  # bytes of the runner's stderr that an error may quote
 _MULTIPLEX = struct.Struct(">BxxxI")  # Docker's header of a chunk: stream, length
 _STDERR = 2
@@ -150,7 +151,7 @@ class ContainerTransport:
     def _receive_some(self, deadline: float) -> None:
         try:
             self._socket.settimeout(max(0.001, deadline - time.monotonic()))
-            data = self._socket.recv(1 << 18)
+            data = self._socket.recv(_CHUNK)
         except TimeoutError as error:
             raise TransportError("the container is silent") from error
         except OSError as error:

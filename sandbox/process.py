@@ -73,7 +73,7 @@ class ProcessTransport:
             left = deadline - time.monotonic()
             if left <= 0 or not _is_ready(self._stdout, select.POLLIN, left):
                 raise TransportError("the runner is silent")
-            chunk = os.read(self._stdout, 1 << 18)
+            chunk = os.read(self._stdout, 1 << 16)
             if not chunk:
                 raise TransportError("the runner's process has ended")
             self._buffer += chunk

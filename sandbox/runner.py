@@ -33,7 +33,7 @@ from sandbox import child, frames, meter, sweep, watch
 from sandbox.orders import OVER, Event, Orders, uid_of
 
 _KILL_TICK_S = 0.002  # between attempts to end what is to be stopped
-_CHUNK = 1 << 18
+_CHUNK = 1 << 16  # more would be mapped, and unmapped, for each read
 _LAZY_S = 0.004  # before the pipes of a test are looked at: most tests have ended by then
 
 
