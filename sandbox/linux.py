@@ -49,9 +49,10 @@ def fork() -> int:
 
 
 def wait(pid: int) -> Ended:
-    """Wait for a child to end."""
-    while _wait4(pid, _status_at, 0, _usage) != pid:
-        pass  # interrupted by a signal
+    """Wait for a child to end. Raises OSError for what is no child, or where a signal comes first:
+    none is handled here."""
+    if _wait4(pid, _status_at, 0, _usage) != pid:
+        raise OSError(f"cannot wait for process {pid}")
     user_s, user_us, system_s, system_us, peak_kb = _USAGE.unpack_from(_usage)
     cpu_s = user_s + system_s + (user_us + system_us) / 1e6
     return Ended(_status.value, cpu_s, peak_kb / 1024)
