@@ -20,7 +20,7 @@ from gc import collect, enable, get_objects
 from io import BufferedWriter, TextIOWrapper
 from os import _exit, chdir, closerange, dup2, read, setresgid, setresuid, setsid, write
 from types import CodeType, ModuleType
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NoReturn
 
 from sandbox import nodes, values
 from sandbox.linux import die_with_parent, roam
@@ -38,33 +38,13 @@ RESULT = b"R"  # what the entry point returned, in the form of `values`
 
 SET_UP = REPORT.pack(READY, 0)
 
-# Address space beyond the memory limit. Resident memory decides MLE; reserved but untouched memory
-# (a 512 MB stack for a recursive thread, numpy's arenas) is an honest idiom.
-_RESERVE_MB = 768
-
-# `run_program`, and two calls by which the interpreter itself may count more.
+# Beyond `become`: the frame of `run_program`, and two calls by which the interpreter itself may
+# count more.
 _FRAMES_TO_PROGRAM = 3
 _CALL_RECURSION_LIMIT = 50_000  # LiveCodeBench's
 
 _modules = sys.modules
 _STREAMS = (TextIOWrapper, BufferedWriter)  # text first: it goes through a buffer
-
-
-class Work(NamedTuple):
-    """What a test child is to run."""
-
-    # Source text, or what an earlier test made of both. The prelude runs first, in the namespace of
-    # the code, which still has its own first line and its own `from __future__`.
-    prelude: bytes | CodeType
-    code: bytes | CodeType
-    entry_point: str | None
-    cpu_s: float
-    memory_mb: int
-
-    @property
-    def reserve_bytes(self) -> int:
-        """Address space that it may reserve."""
-        return (self.memory_mb + _RESERVE_MB) << 20
 
 
 def prepare(frames_to_child: int) -> None:
@@ -89,9 +69,20 @@ def prepare_calls() -> None:
     sys.setrecursionlimit(_CALL_RECURSION_LIMIT)
 
 
-def become(work: Work, directory: str, uid: int | None, is_only: bool) -> NoReturn:
-    """Run prepared `work` in this forked process and exit. `uid` None keeps the uid; `is_only`: no
-    test after this one could use what it compiles.
+def become(
+    prelude: bytes | CodeType,
+    code: bytes | CodeType,
+    entry_point: str | None,
+    directory: str,
+    uid: int | None,
+    is_only: bool,
+) -> NoReturn:
+    """Run a program's test in this forked, prepared process and exit.
+
+    `prelude` and `code` are source text, or what an earlier test made of both; the prelude runs
+    first, in the namespace of the code, which still has its own first line and its own `from
+    __future__`. `uid` None keeps the uid; `is_only`: no test after this one could use what it
+    compiles.
 
     The descriptors of this test are where they belong: `STDIN` and its fellows. `sys.stdin` and its
     fellows were opened by the gate's interpreter, which never reads or writes through them, and
@@ -108,7 +99,6 @@ def become(work: Work, directory: str, uid: int | None, is_only: bool) -> NoRetu
         setresuid(uid, uid, uid)
     chdir(directory)
     enable()  # the collector, which gate and stem must do without
-    prelude, code, entry_point, _, _ = work
     if not is_only:
         roam()  # its stem sleeps by now, so that it need not move
     if entry_point is None:

@@ -15,24 +15,18 @@ forks, does the rest.
 
 import _socket
 import gc
-import marshal
 import os
 import sys
-from os import _exit, close, pwrite, write
+from _socket import MSG_WAITALL
+from collections.abc import Callable
+from marshal import loads
+from os import O_RDWR, _exit, close, dup2, pwrite, write
+from os import open as open_
 from resource import RLIMIT_AS, RLIMIT_CPU, setrlimit
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from sandbox import child, hugepages, orders, rehearsal
-from sandbox.child import (
-    CHANNEL,
-    STDERR,
-    STDIN,
-    STDOUT,
-    Work,
-    become,
-    prepare,
-    prepare_calls,
-)
+from sandbox.child import CHANNEL, STDERR, STDIN, STDOUT, become, prepare, prepare_calls
 from sandbox.linux import adopt_orphans, die_with_parent, fork, stay, wait
 from sandbox.orders import CALL, CODE, END, ENDED, OVER, SINGLE, STEM
 from sandbox.sweep import leave_nothing, no_child_left
@@ -46,7 +40,8 @@ _ENDS_BYTES = _socket.CMSG_LEN(orders.ENDS.size)
 _COMMAND_BYTES, _unpack_command = orders.COMMAND.size, orders.COMMAND.unpack
 _unpack_ends, _pack_pid, _pack_event = orders.ENDS.unpack, orders.PID.pack, orders.EVENT.pack
 
-_FRAMES_TO_CHILD = 3  # from `serve` down to `become`
+_FRAMES_TO_CHILD = 2  # from `_serve` down to `become`
+_OOM_SCORE = "/proc/self/oom_score_adj"
 _MOST_LIKELY = b"1000"  # to be killed where memory runs out
 _SPARE_CPU_S = 5  # a stem's own CPU time counts towards the limit that its children inherit
 
@@ -68,11 +63,10 @@ def open_gate(box: str, uids: range | None) -> orders.Orders:
             os.closerange(0, _ORDERS)  # the judge's stream among them, which is the runner's
             os.dup2(null := os.open(os.devnull, os.O_RDWR), STDERR)
             close(null)
-            gate = _Gate(box, uids)
             rehearsal.rehearse()
             hugepages.gather_heap()
             gc.freeze()  # a child that collects must not touch, and so copy, the warm heap
-            gate.serve()
+            _serve(box, uids)
             status = 0
         except EOFError:
             pass  # the runner is gone
@@ -86,75 +80,70 @@ def open_gate(box: str, uids: range | None) -> orders.Orders:
     return orders.Orders(ours, calls, events)
 
 
-class _Gate:
-    """The gate and, after a fork, a stem or a child."""
+def _serve(box: str, uids: range | None) -> None:
+    """One process per program, for ever. Raises EOFError once the runner is gone."""
+    wire = _socket.socket(fileno=_ORDERS)
+    receive, receive_ends, send, path = wire.recv, wire.recvmsg, wire.send, sys.path
+    with open(_OOM_SCORE, "rb") as file:
+        score = file.read()
+    adopt_orphans()
+    die_with_parent()
+    prepare(_FRAMES_TO_CHILD)
+    while True:
+        pid = fork()
+        if pid == 0:
+            _serve_program(receive, receive_ends, send, path, box, uids, score)
+        call = os.read(_CALLS, CALL.size)  # written whole, being short
+        if not call:
+            raise EOFError
+        kind, serial = CALL.unpack(call)
+        if kind == SINGLE:
+            _see_out(send, pid, f"{box}/{serial}", orders.uid_of(uids, serial))
+        else:
+            write(_EVENTS, _pack_event(OVER, *wait(pid), no_child_left()))
 
-    def __init__(self, box: str, uids: range | None) -> None:
-        self._orders = _socket.socket(fileno=_ORDERS)
-        self._box = box
-        self._uids = uids
-        with open("/proc/self/oom_score_adj", "rb") as score:
-            self._score = score.read()
-        adopt_orphans()
-        die_with_parent()
 
-    def serve(self) -> None:
-        """One process per program, for ever. Raises EOFError once the runner is gone."""
-        prepare(_FRAMES_TO_CHILD)
-        while True:
-            pid = fork()
-            if pid == 0:
-                self._become_stem()
-            call = os.read(_CALLS, CALL.size)  # written whole, being short
-            if not call:
-                raise EOFError
-            kind, serial = CALL.unpack(call)
-            if kind == SINGLE:
-                directory, uid = f"{self._box}/{serial}", orders.uid_of(self._uids, serial)
-                self._see_out(pid, directory, uid)
-            else:
-                write(_EVENTS, _pack_event(OVER, *wait(pid), no_child_left()))
-
-    def _become_stem(self) -> NoReturn:
-        status = 1
-        try:
-            self._serve_program()
-            status = 0
-        except EOFError:
-            pass  # the runner is gone
-        except BaseException as error:  # noqa: BLE001 - must not go on as a second gate
-            _tell_of(error)
-        finally:
-            _exit(status)
-
-    def _serve_program(self) -> None:
-        receive, box, uids, path = self._orders.recvmsg, self._box, self._uids, sys.path
+def _serve_program(
+    receive: Callable[[int, int], bytes],
+    receive_ends: Callable[[int, int], tuple[bytes, list[tuple[int, int, bytes]], int, Any]],
+    send: Callable[[bytes], int],
+    path: list[str],
+    box: str,
+    uids: range | None,
+    score: bytes,
+) -> NoReturn:
+    """The stem, which takes a program and forks its tests, or becomes the only one. It is given
+    what the gate has at hand: to look it up again would write to ten pages more."""
+    status = 1
+    try:
         die_with_parent()
         if uids is not None:
-            os.dup2(score := os.open("/proc/self/oom_score_adj", os.O_RDWR), _SCORE)
-            close(score)
-        kind, _, length = _unpack_command(self._receive(_COMMAND_BYTES))
+            dup2(file := open_(_OOM_SCORE, O_RDWR), _SCORE)
+            close(file)
+        command = receive(_COMMAND_BYTES, MSG_WAITALL)
+        if not command:
+            raise EOFError
+        kind, _, length = _unpack_command(command)
         has_stem = kind == STEM
-        work = Work(*marshal.loads(self._receive(length)))
-        if work.entry_point is not None:
+        prelude, code, entry_point, cpu_s, address_space = loads(receive(length, MSG_WAITALL))
+        if entry_point is not None:
             prepare_calls()
         # Inherited by the children of a stem, and set once.
-        setrlimit(RLIMIT_AS, (work.reserve_bytes, work.reserve_bytes))
-        cpu_s = int(work.cpu_s) + _SPARE_CPU_S  # the runner's clock is finer: the second line
+        setrlimit(RLIMIT_AS, (address_space, address_space))
+        cpu_s = int(cpu_s) + _SPARE_CPU_S  # the runner's clock is finer: the second line
         setrlimit(RLIMIT_CPU, (cpu_s, cpu_s))
         if has_stem:
             stay()
             adopt_orphans()
         while True:
-            command, ancillary, _, _ = receive(_COMMAND_BYTES, _ENDS_BYTES)
+            command, ancillary, _, _ = receive_ends(_COMMAND_BYTES, _ENDS_BYTES)
             if not command:
                 raise EOFError
             kind, serial, length = _unpack_command(command)
             if kind == END:
-                return
+                break
             if kind == CODE:
-                prelude, code = marshal.loads(self._receive(length))
-                work = work._replace(prelude=prelude, code=code)
+                prelude, code = loads(receive(length, MSG_WAITALL))
                 continue
             if _unpack_ends(ancillary[0][2]) != (STDIN, STDOUT, CHANNEL):
                 raise RuntimeError("the ends of a test are not where they belong")
@@ -162,38 +151,37 @@ class _Gate:
             path[0] = directory  # modules that the test writes there can be imported
             uid = None
             if uids is not None:
-                uid = uids[serial % len(uids)]
+                uid = uids[serial % len(uids)]  # `uid_of`, without a call
                 # Where memory runs out, the kernel is to take the test and not its stem.
                 pwrite(_SCORE, _MOST_LIKELY, 0)
             pid = fork() if has_stem else 0
             if pid == 0:
                 try:
-                    become(work, directory, uid, is_only=not has_stem)
+                    become(prelude, code, entry_point, directory, uid, is_only=not has_stem)
                 finally:
                     _exit(1)
             if uid is not None:
-                pwrite(_SCORE, self._score, 0)
+                pwrite(_SCORE, score, 0)
             close(STDIN)
             close(STDOUT)
             close(CHANNEL)
-            self._see_out(pid, directory, uid)
+            _see_out(send, pid, directory, uid)
+        status = 0
+    except EOFError:
+        pass  # the runner is gone
+    except BaseException as error:  # noqa: BLE001 - must not go on as a second gate
+        _tell_of(error)
+    finally:
+        _exit(status)
 
-    def _see_out(self, pid: int, directory: str, uid: int | None) -> None:
-        self._orders.send(_pack_pid(pid))
-        status, cpu_s, peak_mb = wait(pid)
-        is_clean = leave_nothing(directory, uid)
-        write(_EVENTS, _pack_event(ENDED, status, cpu_s, peak_mb, is_clean))
-        if not is_clean:
-            _exit(1)
 
-    def _receive(self, count: int) -> bytes:
-        data = self._orders.recv(count)
-        while len(data) < count:
-            more = self._orders.recv(count - len(data))
-            if not more:
-                raise EOFError
-            data += more
-        return data
+def _see_out(send: Callable[[bytes], int], pid: int, directory: str, uid: int | None) -> None:
+    send(_pack_pid(pid))
+    status, cpu_s, peak_mb = wait(pid)
+    is_clean = leave_nothing(directory, uid)
+    write(_EVENTS, _pack_event(ENDED, status, cpu_s, peak_mb, is_clean))
+    if not is_clean:
+        _exit(1)
 
 
 def _tell_of(error: BaseException) -> None:

@@ -19,15 +19,14 @@ _PR_SET_CHILD_SUBREAPER = 36
 # largest resident size in KiB.
 _USAGE = struct.Struct("@5l")
 
-_libc = ctypes.CDLL(None, use_errno=True)
-_fork = ctypes.PyDLL(None).fork
-_wait4 = ctypes.CDLL(None).wait4
+_libc = ctypes.CDLL(None)
+_fork = ctypes.PyDLL(None).fork  # keeps the interpreter's lock meanwhile
+_prctl, _wait4, _set_cpus = _libc.prctl, _libc.wait4, _libc.sched_setaffinity
 _status = ctypes.c_int()
 _status_at = ctypes.byref(_status)
 _usage = ctypes.create_string_buffer(18 * struct.calcsize("l"))  # all of `struct rusage`
 
 # Sets of CPUs are bit masks, as long as the kernel's.
-_set_cpus = ctypes.CDLL(None).sched_setaffinity
 _all_cpus = ctypes.create_string_buffer(128)
 _knows_cpus = _libc.sched_getaffinity(0, len(_all_cpus), _all_cpus) == 0
 _this_cpu = ctypes.create_string_buffer(len(_all_cpus))
@@ -74,8 +73,8 @@ def roam() -> None:
 
 def adopt_orphans() -> None:
     """Become a subreaper. Not inherited by a fork, so each generation asks for itself."""
-    _libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    _prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
 
 def die_with_parent() -> None:
-    _libc.prctl(_PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0)
+    _prctl(_PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0)

@@ -11,8 +11,6 @@ import os
 import struct
 from typing import NamedTuple
 
-from sandbox import child
-
 # --- runner -> gate: what the process that waits for a program is about to get ------------------
 
 CALL = struct.Struct(">cQ")  # kind, serial of the (first) test
@@ -28,12 +26,26 @@ END = b"E"  # no more tests
 
 ENDS = struct.Struct("3i")
 
+# Address space beyond the memory limit. Resident memory decides MLE; reserved but untouched memory
+# (a 512 MB stack for a recursive thread, numpy's arenas) is an honest idiom.
+_RESERVE_MB = 768
+
 # --- gate and stem -> runner --------------------------------------------------------------------
 
 PID = struct.Struct(">i")  # over the socket, unasked, as soon as a child is forked
 EVENT = struct.Struct(">ci2d?")  # over the pipe
 ENDED = b"e"  # a child
 OVER = b"o"  # a stem
+
+
+class Work(NamedTuple):
+    """A program to be tested."""
+
+    prelude: bytes
+    code: bytes
+    entry_point: str | None
+    cpu_s: float
+    memory_mb: int
 
 
 class Event(NamedTuple):
@@ -55,10 +67,11 @@ class Orders:
         self._calls = calls
         self.events = events  # a file descriptor to poll
 
-    def start(self, work: child.Work, serial: int, *, has_one_test: bool) -> None:
+    def start(self, work: Work, serial: int, *, has_one_test: bool) -> None:
         kind = SINGLE if has_one_test else STEM
         os.write(self._calls, CALL.pack(kind, serial))
-        self._send(kind, serial, marshal.dumps(tuple(work)))
+        address_space = (work.memory_mb + _RESERVE_MB) << 20
+        self._send(kind, serial, marshal.dumps((*work[:4], address_space)))
 
     def send_code(self, marshalled: bytes) -> None:
         self._send(CODE, 0, marshalled)

@@ -29,8 +29,8 @@ import time
 from collections import deque
 from contextlib import suppress
 
-from sandbox import child, frames, meter, sweep, watch
-from sandbox.orders import OVER, Event, Orders, uid_of
+from sandbox import frames, meter, sweep, watch
+from sandbox.orders import OVER, Event, Orders, Work, uid_of
 
 _KILL_TICK_S = 0.002  # between attempts to end what is to be stopped
 _CHUNK = 1 << 16  # more would be mapped, and unmapped, for each read
@@ -144,7 +144,7 @@ class _Runner:
     def _serve_program(self, program: frames.Frame) -> None:
         """Run its tests until one does not end well, or the judge has seen enough."""
         fields = program.fields
-        work = child.Work(
+        work = Work(
             prelude=fields["prelude"].encode("utf-8", "surrogatepass"),
             code=program.payload,
             entry_point=fields["entry_point"],
@@ -171,7 +171,7 @@ class _Runner:
         if not has_one_test:
             self._orders.end()
 
-    def _launch(self, work: child.Work, wall_s: float) -> None:
+    def _launch(self, work: Work, wall_s: float) -> None:
         """Make ready the next test and have it started once the one before it has ended. The
         child's ends of the pipes belong to its uid, or it could not open /dev/stdin."""
         frame = self._judge.frames.popleft()
@@ -198,7 +198,7 @@ class _Runner:
         for descriptor in {stdin, channel, printed} - {self._null}:
             os.close(descriptor)
 
-    def _see_through(self, test: _Test, work_ahead: child.Work | None, wall_s: float) -> bool:
+    def _see_through(self, test: _Test, work_ahead: Work | None, wall_s: float) -> bool:
         """Wait for the test to end; meanwhile make the next one ready, where `work_ahead` is given.
         False where the judge has called it off."""
         test.watch.start(time.monotonic())
