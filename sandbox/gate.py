@@ -27,7 +27,7 @@ from typing import Any, NoReturn
 
 from sandbox import child, hugepages, orders, rehearsal
 from sandbox.child import CHANNEL, STDERR, STDIN, STDOUT, become, prepare, prepare_calls
-from sandbox.linux import adopt_orphans, die_with_parent, fork, stay, wait
+from sandbox.linux import Ended, adopt_orphans, die_with_parent, fork, stay, wait
 from sandbox.orders import CALL, CODE, END, ENDED, OVER, SINGLE, STEM
 from sandbox.sweep import leave_nothing, no_child_left
 
@@ -71,7 +71,7 @@ def open_gate(box: str, uids: range | None) -> orders.Orders:
         except EOFError:
             pass  # the runner is gone
         except BaseException as error:  # noqa: BLE001 - the copy must not go on as a second runner
-            _tell_of(error)
+            _tell_of_error(error)
         finally:
             _exit(status)
     gates.close()
@@ -93,14 +93,16 @@ def _serve(box: str, uids: range | None) -> None:
         pid = fork()
         if pid == 0:
             _serve_program(receive, receive_ends, send, path, box, uids, score)
+        send(_pack_pid(pid))
+        ended = wait(pid)
         call = os.read(_CALLS, CALL.size)  # written whole, being short
         if not call:
             raise EOFError
         kind, serial = CALL.unpack(call)
         if kind == SINGLE:
-            _see_out(send, pid, f"{box}/{serial}", orders.uid_of(uids, serial))
+            _tell_of_end(ended, f"{box}/{serial}", orders.uid_of(uids, serial))
         else:
-            write(_EVENTS, _pack_event(OVER, *wait(pid), no_child_left()))
+            write(_EVENTS, _pack_event(OVER, *ended, no_child_left()))
 
 
 def _serve_program(
@@ -162,29 +164,30 @@ def _serve_program(
                     _exit(1)
             if uid is not None:
                 pwrite(_SCORE, score, 0)
+            send(_pack_pid(pid))
+            ended = wait(pid)
+            # Only now: what is written to while the child lives must be copied.
             close(STDIN)
             close(STDOUT)
             close(CHANNEL)
-            _see_out(send, pid, directory, uid)
+            _tell_of_end(ended, directory, uid)
         status = 0
     except EOFError:
         pass  # the runner is gone
     except BaseException as error:  # noqa: BLE001 - must not go on as a second gate
-        _tell_of(error)
+        _tell_of_error(error)
     finally:
         _exit(status)
 
 
-def _see_out(send: Callable[[bytes], int], pid: int, directory: str, uid: int | None) -> None:
-    send(_pack_pid(pid))
-    status, cpu_s, peak_mb = wait(pid)
+def _tell_of_end(ended: Ended, directory: str, uid: int | None) -> None:
     is_clean = leave_nothing(directory, uid)
-    write(_EVENTS, _pack_event(ENDED, status, cpu_s, peak_mb, is_clean))
+    write(_EVENTS, _pack_event(ENDED, *ended, is_clean))
     if not is_clean:
         _exit(1)
 
 
-def _tell_of(error: BaseException) -> None:
+def _tell_of_error(error: BaseException) -> None:
     """On the runner's standard error, which the judge quotes. (`traceback` would bring another
     sixty pages.)"""
     with open(_DIAGNOSTICS, "w", closefd=False) as sys.stderr:

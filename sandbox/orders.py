@@ -11,13 +11,13 @@ import os
 import struct
 from typing import NamedTuple
 
-# --- runner -> gate: what the process that waits for a program is about to get ------------------
+# --- runner -> gate: what the stem that waits for a program is about to get ----------------------
 
 CALL = struct.Struct(">cQ")  # kind, serial of the (first) test
 STEM = b"P"  # a program with several tests: it forks a child for each
 SINGLE = b"S"  # a program with one test: it becomes the child
 
-# --- runner -> that process ---------------------------------------------------------------------
+# --- runner -> stem ------------------------------------------------------------------------------
 
 COMMAND = struct.Struct(">cQI")  # kind (one of those two comes first), serial, length of the rest
 CODE = b"C"  # the program, compiled
@@ -32,7 +32,7 @@ _RESERVE_MB = 768
 
 # --- gate and stem -> runner --------------------------------------------------------------------
 
-PID = struct.Struct(">i")  # over the socket, unasked, as soon as a child is forked
+PID = struct.Struct(">i")  # over the socket, unasked, as soon as a stem or a child is forked
 EVENT = struct.Struct(">ci2d?")  # over the pipe
 ENDED = b"e"  # a child
 OVER = b"o"  # a stem
@@ -65,10 +65,12 @@ class Orders:
     def __init__(self, orders: _socket.socket, calls: int, events: int) -> None:
         self._orders = orders
         self._calls = calls
+        self._stems = 0  # whose pids are no test's
         self.events = events  # a file descriptor to poll
 
     def start(self, work: Work, serial: int, *, has_one_test: bool) -> None:
         kind = SINGLE if has_one_test else STEM
+        self._stems += not has_one_test
         os.write(self._calls, CALL.pack(kind, serial))
         address_space = (work.memory_mb + _RESERVE_MB) << 20
         self._send(kind, serial, marshal.dumps((*work[:4], address_space)))
@@ -94,13 +96,16 @@ class Orders:
     def read_pid(self) -> int | None:
         """The pid of the next child that was forked, if it was. There is one for every child, on
         the way before its end is."""
-        try:
-            data = self._orders.recv(PID.size, _socket.MSG_DONTWAIT)
-        except BlockingIOError:
-            return None
-        if not data:
-            raise EOFError
-        return PID.unpack(data)[0]
+        while True:
+            try:
+                data = self._orders.recv(PID.size, _socket.MSG_DONTWAIT)
+            except BlockingIOError:
+                return None
+            if not data:
+                raise EOFError
+            if self._stems == 0:
+                return PID.unpack(data)[0]
+            self._stems -= 1
 
     def _send(self, kind: bytes, serial: int, body: bytes = b"") -> None:
         self._orders.sendall(COMMAND.pack(kind, serial, len(body)) + body)

@@ -47,8 +47,8 @@ from sandbox.container import ContainerTransport, connect
 from sandbox.image import ensure_image
 
 _STDIN, _EXPECTED = "3\n1 2 3\n", "6\n"
-_ROUNDS = 5
-_SLOW_TESTS = 3  # a round, of the designs that take a tenth of a second or more each
+_ROUNDS = 10
+_SLOW_TESTS = 2  # a round, of the designs that take a tenth of a second or more each
 _RECYCLES = 3
 _SPARE_S = 60.0  # longest that a spare is waited for
 
