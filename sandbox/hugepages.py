@@ -56,11 +56,13 @@ def move_code() -> int:
     copy in their place; returns the bytes moved. To be called while there is one thread."""
     code: list[_Mapping] = []
     for mapping in _mappings():
-        if mapping.file.startswith("/") and "w" not in mapping.mode and "p" in mapping.mode:
+        if mapping.file.startswith("/") and mapping.mode in ("r--p", "r-xp"):
             if code and (code[-1].end, code[-1].file) == (mapping.start, mapping.file):
-                mapping = mapping._replace(start=code.pop().start)
+                before = code.pop()
+                mode = max(before.mode, mapping.mode)  # with code in it
+                mapping = mapping._replace(start=before.start, mode=mode)
             code.append(mapping)
-    blocks = [mapping.whole() for mapping in code]
+    blocks = [mapping.whole() for mapping in code if mapping.mode == "r-xp"]
     return sum(block.size for block in blocks if block.size and _move(block))
 
 

@@ -54,6 +54,24 @@ print(sum(map(int, "20 22".split())))
     assert (moved, result) == ("0", "42")
 
 
+def test_what_is_no_code_stays_where_it_is(tmp_path: Path) -> None:
+    file = tmp_path / "data"
+    file.write_bytes(b"x" * (8 << 20))
+    code = f"""
+import ctypes, mmap, os
+from sandbox import hugepages
+libc = ctypes.CDLL(None)
+libc.mmap.restype = ctypes.c_void_p
+libc.mmap.argtypes = (ctypes.c_void_p, ctypes.c_size_t, *3 * (ctypes.c_int,), ctypes.c_long)
+file = os.open({str(file)!r}, os.O_RDONLY)
+for protection in (0, mmap.PROT_READ, 0):  # libraries have gaps that nobody may read, too
+    libc.mmap(None, 8 << 20, protection, mmap.MAP_PRIVATE, file, 0)
+hugepages.move_code()
+print([line.split()[1] for line in open("/proc/self/maps") if line.endswith("/data\\n")])
+"""
+    assert in_a_process_of_its_own(code) == ["['---p', 'r--p', '---p']"]
+
+
 def test_a_fork_is_waited_for_and_accounted() -> None:
     status, cpu_s, peak_mb, grown_mb = in_a_process_of_its_own("""
 import os, time
