@@ -47,9 +47,9 @@ pid = os.fork()
 if pid == 0:
     import json
     cargo = json.loads(receive_cargo(0))
-    for name, modules in (("forked", cargo["forked"]), ("runners", cargo["runners"])):
-        for each, source in modules.items():
-            modules[each] = compile(source, "sandbox." + each, "exec", optimize=2)
+    for modules in (cargo["forked"], cargo["runners"]):
+        for name, source in modules.items():
+            modules[name] = compile(source, "sandbox." + name, "exec", optimize=2)
     for part in (cargo["forked"], cargo["options"], cargo["runners"]):
         body = marshal.dumps(part)
         body = memoryview(len(body).to_bytes(4, "big") + body)

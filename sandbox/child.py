@@ -101,17 +101,16 @@ def become(
     enable()  # the collector, which gate and stem must do without
     if not is_only:
         roam()  # its stem sleeps by now, so that it need not move
-    if entry_point is None:
-        write(CHANNEL, SET_UP)
-        if not isinstance(code, CodeType):
-            prelude, code = _compiled(prelude, code, is_only)
-        _exit(run_program(prelude, code))
-    test = _read_to_end(STDIN)
-    dup2(STDERR, STDIN)  # /dev/null: a call has no input
-    arguments = None if test[:1] == b"S" else values.decode(test[1:])
+    test, arguments = b"", None
+    if entry_point is not None:
+        test = _read_to_end(STDIN)
+        dup2(STDERR, STDIN)  # /dev/null: a call has no input
+        arguments = None if test[:1] == b"S" else values.decode(test[1:])
     write(CHANNEL, SET_UP)
     if not isinstance(code, CodeType):
         prelude, code = _compiled(prelude, code, is_only)
+    if entry_point is None:
+        _exit(run_program(prelude, code))
     _exit(_run_call(prelude, code, entry_point, test, arguments))
 
 

@@ -115,7 +115,7 @@ def _serve_program(
     score: bytes,
 ) -> NoReturn:
     """The stem, which takes a program and forks its tests, or becomes the only one. It is given
-    what the gate has at hand: to look it up again would write to ten pages more."""
+    what the gate has at hand: to look it up again would write to more pages."""
     status = 1
     try:
         die_with_parent()
