@@ -12,8 +12,9 @@ from os import WNOHANG, rmdir, waitpid
 
 from sandbox.linux import SIGKILL
 
-# Real uid while acting for a test: no test has it, so that no test may signal the sweeper.
-_SWEEPER_UID = 65_530
+# Real uids while acting for a test. No test has one, so that no test may signal the sweeper; and
+# each side has its own, or the runner, which kills a test while its stem sweeps up, would kill both.
+_RUNNER_UID, _STEM_UID = 65_530, 65_531
 PATIENCE_S = 3.0  # longest that the remains of one test are fought
 _MAX_DEPTH = 64  # of directories
 
@@ -29,13 +30,13 @@ def leave_nothing(directory: str, uid: int | None) -> bool:
         while not no_child_left():
             if time.monotonic() > deadline:
                 return False
-            kill_processes(uid)
+            kill_processes(uid, _STEM_UID)
             time.sleep(0.0005)
     try:
         rmdir(directory)
     except OSError:
         try:
-            with _acting_as(uid):
+            with _acting_as(uid, _STEM_UID):
                 os.chmod(directory, 0o700)
                 _remove_contents(os.open(directory, os.O_RDONLY | os.O_DIRECTORY), _MAX_DEPTH)
             os.rmdir(directory)
@@ -54,14 +55,14 @@ def no_child_left() -> bool:
     return False
 
 
-def kill_processes(uid: int | None) -> None:
-    """SIGKILL to every process of the test.
+def kill_processes(uid: int | None, sweeper: int = _RUNNER_UID) -> None:
+    """SIGKILL to every process of the test, as `sweeper`.
 
     With a uid of its own that is one atomic `kill(-1)`, which a fork bomb cannot outrun. Without,
     every child is killed; their orphans become children, for the next call.
     """
     if uid is not None:
-        with _acting_as(uid), suppress(ProcessLookupError):
+        with _acting_as(uid, sweeper), suppress(ProcessLookupError):
             os.kill(-1, SIGKILL)
         return
     for pid in _children():
@@ -81,13 +82,13 @@ def _children() -> list[int]:
 
 
 @contextmanager
-def _acting_as(uid: int | None) -> Iterator[None]:
-    """Effective uid `uid`, real uid nobody's, saved uid root's: what the test may do, and immune
+def _acting_as(uid: int | None, sweeper: int) -> Iterator[None]:
+    """Effective uid `uid`, real uid `sweeper`, saved uid root's: what the test may do, and immune
     to what the test may do to its own processes."""
     if uid is None:
         yield
         return
-    os.setresuid(_SWEEPER_UID, uid, 0)
+    os.setresuid(sweeper, uid, 0)
     try:
         yield
     finally:

@@ -2,7 +2,7 @@
 """Attacks on time: programs that run, wait or stop for ever, and that hide what they use."""
 
 from sandbox import Status
-from tests.sandbox.hostile.entry import Category, Entry
+from tests.sandbox.hostile.entry import SUM, Category, Entry
 
 # CPU time limit of programs that burn it. On a machine that gives them less than a quarter of a core
 # the wall limit comes first.
@@ -65,6 +65,11 @@ _IDLE = {
         os.wait()""",
 }  # fmt: skip
 
+# There is much to sweep up while whoever ran out of time is still being killed.
+_UNTIDY = """
+    for i in range(3000): open(str(i), 'w').close()
+    while True: pass"""
+
 # The program itself uses no time; its children do.
 _HIDDEN = {
     "time_burned_by_a_child": """
@@ -102,6 +107,10 @@ TIME_ATTACKS = (
     *(
         Entry(Category.TIME, name, code, Status.TLE, "time", _BUSY_S)
         for name, code in _BUSY.items()
+    ),
+    *(
+        Entry(Category.TIME, name, _UNTIDY, Status.TLE, "time", _BUSY_S, tests)
+        for name, tests in (("thousands_of_files", SUM), ("thousands_of_files_twice", SUM * 2))
     ),
     *(
         Entry(Category.TIME, name, code, Status.TLE, "wall time", _IDLE_S)
