@@ -15,7 +15,7 @@ _FORKED = (
     *("nodes", "values", "warm", "linux", "child", "rehearsal", "syscalls", "confine"),
     *("hugepages", "sweep", "orders", "gate"),
 )
-_RUNNERS = ("frames", "meter", "watch", "runner")
+_RUNNERS = ("frames", "meter", "watch", "compiler", "runner")
 
 # To compile leaves a heap full of holes, whose pages every later fork would copy: so a process that
 # is forked for it compiles, and hands over code objects.

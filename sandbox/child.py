@@ -9,7 +9,6 @@ the module and its dictionary, and whatever can be made before the fork is (`pre
 """
 
 import builtins
-import marshal
 import struct
 import sys
 from _thread import _count as count_threads
@@ -30,7 +29,6 @@ OPEN_FILES = 128  # at once, for gate, stem and child alike
 REPORT = struct.Struct(">cI")  # kind, length
 
 READY = b"U"  # about to compile or run the program: whatever fails before is not its doing
-COMPILED = b"C"  # marshalled code objects, before any line of the program has run
 SYNTAX = b"S"  # it does not compile, or has no entry point
 RAISED = b"E"
 MEMORY = b"M"  # MemoryError
@@ -79,10 +77,9 @@ def become(
 ) -> NoReturn:
     """Run a program's test in this forked, prepared process and exit.
 
-    `prelude` and `code` are source text, or what an earlier test made of both; the prelude runs
-    first, in the namespace of the code, which still has its own first line and its own `from
-    __future__`. `uid` None keeps the uid; `is_only`: no test after this one could use what it
-    compiles.
+    `prelude` and `code` are code objects, or texts where they did not compile (`compiler.py`). The
+    prelude runs first, in the namespace of the code, which still has its own first line and its own
+    `from __future__`. `uid` None keeps the uid; `is_only`: no stem keeps it on one CPU.
 
     The descriptors of this test are where they belong: `STDIN` and its fellows. `sys.stdin` and its
     fellows were opened by the gate's interpreter, which never reads or writes through them, and
@@ -107,27 +104,22 @@ def become(
         dup2(STDERR, STDIN)  # /dev/null: a call has no input
         arguments = None if test[:1] == b"S" else values.decode(test[1:])
     write(CHANNEL, SET_UP)
-    if not isinstance(code, CodeType):
-        prelude, code = _compiled(prelude, code, is_only)
+    if isinstance(code, bytes):
+        prelude, code = _compiled(prelude, code)
     if entry_point is None:
         _exit(run_program(prelude, code))
     _exit(_run_call(prelude, code, entry_point, test, arguments))
 
 
-def _compiled(
-    prelude: bytes | CodeType, code: bytes, is_only: bool
-) -> tuple[bytes | CodeType, CodeType]:
+def _compiled(prelude: bytes | CodeType, code: bytes) -> tuple[bytes | CodeType, CodeType]:
     """Code objects for both texts; an empty prelude stays what it is."""
     try:
         if prelude and not isinstance(prelude, CodeType):
             prelude = compile(prelude, "prelude.py", "exec", dont_inherit=True)
-        compiled = compile(code, "program.py", "exec", dont_inherit=True)
+        return prelude, compile(code, "program.py", "exec", dont_inherit=True)
     except (SyntaxError, ValueError, RecursionError, MemoryError, OverflowError) as error:
         _report(SYNTAX, _one_line(error))
         _exit(1)
-    if not is_only:
-        _report(COMPILED, marshal.dumps((prelude, compiled)))
-    return prelude, compiled
 
 
 def _run_call(

@@ -28,7 +28,7 @@ from typing import Any, NoReturn
 from sandbox import child, hugepages, orders, rehearsal
 from sandbox.child import CHANNEL, STDERR, STDIN, STDOUT, become, prepare, prepare_calls
 from sandbox.linux import Ended, adopt_orphans, die_with_parent, fork, stay, wait
-from sandbox.orders import CALL, CODE, END, ENDED, OVER, SINGLE, STEM
+from sandbox.orders import CALL, END, ENDED, OVER, SINGLE, STEM
 from sandbox.sweep import leave_nothing, no_child_left
 
 # What gate and stem keep open, out of the way: the ends of a test arrive where its child is to have
@@ -127,7 +127,8 @@ def _serve_program(
             raise EOFError
         kind, _, length = _unpack_command(command)
         has_stem = kind == STEM
-        prelude, code, entry_point, cpu_s, address_space = loads(receive(length, MSG_WAITALL))
+        program, entry_point, cpu_s, address_space = loads(receive(length, MSG_WAITALL))
+        prelude, code = loads(program)
         if entry_point is not None:
             prepare_calls()
         # Inherited by the children of a stem, and set once.
@@ -141,12 +142,9 @@ def _serve_program(
             command, ancillary, _, _ = receive_ends(_COMMAND_BYTES, _ENDS_BYTES)
             if not command:
                 raise EOFError
-            kind, serial, length = _unpack_command(command)
+            kind, serial, _ = _unpack_command(command)
             if kind == END:
                 break
-            if kind == CODE:
-                prelude, code = loads(receive(length, MSG_WAITALL))
-                continue
             if _unpack_ends(ancillary[0][2]) != (STDIN, STDOUT, CHANNEL):
                 raise RuntimeError("the ends of a test are not where they belong")
             directory = f"{box}/{serial}"

@@ -20,7 +20,6 @@ SINGLE = b"S"  # a program with one test: it becomes the child
 # --- runner -> stem ------------------------------------------------------------------------------
 
 COMMAND = struct.Struct(">cQI")  # kind (one of those two comes first), serial, length of the rest
-CODE = b"C"  # the program, compiled
 TEST = b"T"  # run a child; comes with its three pipe ends (see `send_test`)
 END = b"E"  # no more tests
 
@@ -41,8 +40,7 @@ OVER = b"o"  # a stem
 class Work(NamedTuple):
     """A program to be tested."""
 
-    prelude: bytes
-    code: bytes
+    program: bytes  # prelude and code, marshalled: code objects, or texts
     entry_point: str | None
     cpu_s: float
     memory_mb: int
@@ -73,10 +71,8 @@ class Orders:
         self._stems += not has_one_test
         os.write(self._calls, CALL.pack(kind, serial))
         address_space = (work.memory_mb + _RESERVE_MB) << 20
-        self._send(kind, serial, marshal.dumps((*work[:4], address_space)))
-
-    def send_code(self, marshalled: bytes) -> None:
-        self._send(CODE, 0, marshalled)
+        body = marshal.dumps((work.program, work.entry_point, work.cpu_s, address_space))
+        self._send(kind, serial, body)
 
     def send_test(self, serial: int, ends: tuple[int, int, int]) -> None:
         """`ends`: the child's standard input and output, and its channel to the runner."""

@@ -1,8 +1,10 @@
 """The guard inside the sandbox: takes programs and tests, and says how each test ended.
 
-Standard library only; shipped by `boot.py`. Four kinds of processes keep secrets apart:
+Standard library only; shipped by `boot.py`. Five kinds of processes keep secrets apart:
 
-- the *runner* (this file) talks to the judge. It alone ever holds a test, and it never forks;
+- the *runner* (this file) talks to the judge. It alone ever holds a test, and from then on it never
+  forks;
+- the *compiler* is given programs, and runs none (`compiler.py`);
 - the *gate* was forked before the runner had read anything; it forks a stem per program, before
   that program is there;
 - the *stem* takes one program, forks a child per test, and exits (`gate.py`);
@@ -30,6 +32,7 @@ from collections import deque
 from contextlib import suppress
 
 from sandbox import frames, meter, sweep, watch
+from sandbox.compiler import Compiler
 from sandbox.orders import OVER, Event, Orders, Work, uid_of
 
 _KILL_TICK_S = 0.002  # between attempts to end what is to be stopped
@@ -120,6 +123,7 @@ class _Runner:
         self._null = os.open(os.devnull, os.O_RDWR)
         self._usage = meter.Meter(has_own_cgroup=uids is not None)
         self._judge = _Stream()
+        self._compiler = Compiler(has_own_uid=uids is not None)
         # Uids are the kernel's, not the container's, and so are their quotas: two slots of one
         # machine must not use the same ones.
         self._serial = int.from_bytes(os.urandom(4), "big")
@@ -144,9 +148,9 @@ class _Runner:
     def _serve_program(self, program: frames.Frame) -> None:
         """Run its tests until one does not end well, or the judge has seen enough."""
         fields = program.fields
+        prelude = fields["prelude"].encode("utf-8", "surrogatepass")
         work = Work(
-            prelude=fields["prelude"].encode("utf-8", "surrogatepass"),
-            code=program.payload,
+            program=self._compiler.marshalled(prelude, program.payload),
             entry_point=fields["entry_point"],
             cpu_s=fields["cpu_s"],
             memory_mb=fields["memory_mb"],
@@ -162,14 +166,13 @@ class _Runner:
             test = self._flight[0]
             if not self._see_through(test, work if position else None, fields["wall_s"]):
                 break
-            ending = self._conclude(test)
-            if ending.outcome != "OK":
+            if self._conclude(test).outcome != "OK":
                 break
-            if position == 0 and not has_one_test and (code := test.watch.compiled()):
-                self._orders.send_code(code)
         self._abandon_flight()
         if not has_one_test:
             self._orders.end()
+        if self._compiler.is_gone:
+            raise _Dirty("a program has ended the compiler")
 
     def _launch(self, work: Work, wall_s: float) -> None:
         """Make ready the next test and have it started once the one before it has ended. The

@@ -12,8 +12,8 @@ from os import WNOHANG, rmdir, waitpid
 
 from sandbox.linux import SIGKILL
 
-# Real uids while acting for a test. No test has one, so that no test may signal the sweeper; and
-# each side has its own, or the runner, which kills a test while its stem sweeps up, would kill both.
+# Real uids while acting for a test. No test has one, so that none may signal the sweeper; and each
+# side has its own, or the runner that kills a test would kill the stem that sweeps up after it.
 _RUNNER_UID, _STEM_UID = 65_530, 65_531
 PATIENCE_S = 3.0  # longest that the remains of one test are fought
 _MAX_DEPTH = 64  # of directories

@@ -18,7 +18,7 @@ from sandbox.orders import Event
 
 TICK_S = 0.05  # between looks at the CPU clock and the memory
 _CHUNK = 1 << 16
-_REPORT_BYTES = 1 << 22  # of a report beyond the output limit: compiled code
+_REPORT_BYTES = 1 << 12  # of reports beyond the output limit
 _DETAIL = 400
 _CLOSED = -1
 _MOST_QUEUED = 2  # wall limits; `session.py` counts on it
@@ -134,17 +134,6 @@ class Watch:
             ):
                 self._stopped, self._detail = "TLE", f"over {limits.wall_s:g} s of wall time"
 
-    def compiled(self) -> bytes | None:
-        """The program's code, marshalled, once the child has reported it. It is believed only as
-        the first report after `READY`: it was written before a line of the program had run."""
-        start = len(child.SET_UP) + child.REPORT.size
-        if len(self._reported) < start or not self.was_set_up:
-            return None
-        kind, length = child.REPORT.unpack_from(self._reported, len(child.SET_UP))
-        if kind != child.COMPILED or len(self._reported) < start + length:
-            return None
-        return bytes(self._reported[start : start + length])
-
     def ending(self, event: Event) -> Ending:
         """What the end of the child means. Closes the pipes."""
         wall_s = time.monotonic() - self._started
@@ -228,7 +217,7 @@ class Watch:
             start = position + child.REPORT.size
             if start + length > len(self._reported):
                 break  # cut off
-            if kind not in (child.READY, child.COMPILED):
+            if kind != child.READY:
                 return kind, bytes(self._reported[start : start + length])
             position = start + length
         return b"", b""

@@ -65,10 +65,18 @@ def stop_its_processes(container: Any) -> None:
         os.kill(int(process[column]), signal.SIGSTOP)
 
 
-def kill_one_process(container: Any, position: int) -> None:
+_COMPILERS_UID = "65532"
+
+
+def kill_one_process(container: Any, position: int, *, is_compiler: bool = False) -> None:
     top = container.top()
-    pid, command = top["Titles"].index("PID"), top["Titles"].index("CMD")
-    processes = [p for p in top["Processes"] if p[command].startswith("python3")]
+    uid, pid, command = map(top["Titles"].index, ("UID", "PID", "CMD"))
+    processes = [
+        process
+        for process in top["Processes"]
+        if process[command].startswith("python3")
+        and (process[uid] == _COMPILERS_UID) == is_compiler
+    ]
     os.kill(int(processes[position][pid]), signal.SIGKILL)
 
 
@@ -82,6 +90,10 @@ def kill_the_gate_alone(container: Any) -> None:
 
 def kill_the_stem_alone(container: Any) -> None:
     kill_one_process(container, 2)
+
+
+def kill_the_compiler_alone(container: Any) -> None:
+    kill_one_process(container, 0, is_compiler=True)
 
 
 PARTS = (kill_the_runner_alone, kill_the_gate_alone, kill_the_stem_alone)

@@ -236,7 +236,11 @@ _LITTER = {
         print(10)""",
 }  # fmt: skip
 
+# Each `finally` is compiled twice, once for the way out by an exception.
+_MANY_FINALLY = "".join(f"{' ' * i}try: pass\n{' ' * i}finally:\n" for i in range(16))
+
 RUNNER_ATTACKS = (
+    Entry(Category.RUNNER, "breaks_the_compiler", f"{_MANY_FINALLY}{' ' * 16}pass\nprint(10)"),
     *(
         Entry(Category.RUNNER, name, code, is_for_docker=True)
         for name, code in (_STOPPED | _LITTER).items()
