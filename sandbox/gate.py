@@ -27,9 +27,9 @@ from typing import Any, NoReturn
 
 from sandbox import child, hugepages, orders, rehearsal
 from sandbox.child import CHANNEL, STDERR, STDIN, STDOUT, become, prepare, prepare_calls
-from sandbox.linux import Ended, adopt_orphans, die_with_parent, fork, stay, wait
+from sandbox.linux import adopt_orphans, die_with_parent, fork, reap, stay, wait
 from sandbox.orders import CALL, END, ENDED, OVER, SINGLE, STEM
-from sandbox.sweep import leave_nothing, no_child_left
+from sandbox.sweep import leave_nothing
 
 # What gate and stem keep open, out of the way: the ends of a test arrive where its child is to have
 # them, which are the lowest numbers.
@@ -102,7 +102,7 @@ def _serve(box: str, uids: range | None) -> None:
         if kind == SINGLE:
             _tell_of_end(ended, f"{box}/{serial}", orders.uid_of(uids, serial))
         else:
-            write(_EVENTS, _pack_event(OVER, *ended, no_child_left()))
+            write(_EVENTS, _pack_event(OVER, reap(), ended))
 
 
 def _serve_program(
@@ -138,6 +138,7 @@ def _serve_program(
         if has_stem:
             stay()
             adopt_orphans()
+            gc.freeze()  # what a child asks of its collector is about its own
         while True:
             command, ancillary, _, _ = receive_ends(_COMMAND_BYTES, _ENDS_BYTES)
             if not command:
@@ -178,9 +179,9 @@ def _serve_program(
         _exit(status)
 
 
-def _tell_of_end(ended: Ended, directory: str, uid: int | None) -> None:
+def _tell_of_end(ended: bytes, directory: str, uid: int | None) -> None:
     is_clean = leave_nothing(directory, uid)
-    write(_EVENTS, _pack_event(ENDED, *ended, is_clean))
+    write(_EVENTS, _pack_event(ENDED, is_clean, ended))
     if not is_clean:
         _exit(1)
 

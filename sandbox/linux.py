@@ -12,19 +12,21 @@ from typing import NamedTuple
 
 SIGKILL = 9  # `signal` would bring enumerations of sixty pages
 
+_WNOHANG = 1
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
 
-# The first members of `struct rusage`: user and system time in seconds and microseconds, and the
-# largest resident size in KiB.
-_USAGE = struct.Struct("@5l")
+# What the kernel says of a child that has ended: its status, then `struct rusage`, which begins
+# with user and system time in seconds and microseconds, and the largest resident size in KiB.
+_ENDED = struct.Struct("@i18l")
+ENDED_BYTES = _ENDED.size
 
 _libc = ctypes.CDLL(None)
 _fork = ctypes.PyDLL(None).fork  # keeps the interpreter's lock meanwhile
-_prctl, _wait4, _set_cpus = _libc.prctl, _libc.wait4, _libc.sched_setaffinity
-_status = ctypes.c_int()
-_status_at = ctypes.byref(_status)
-_usage = ctypes.create_string_buffer(18 * struct.calcsize("l"))  # all of `struct rusage`
+_prctl, _wait4 = _libc.prctl, _libc.wait4
+_get_cpu, _set_cpus = _libc.sched_getcpu, _libc.sched_setaffinity
+_ended = ctypes.create_string_buffer(ENDED_BYTES)
+_usage = ctypes.byref(_ended, struct.calcsize("@i0l"))
 
 # Sets of CPUs are bit masks, as long as the kernel's.
 _all_cpus = ctypes.create_string_buffer(128)
@@ -37,6 +39,12 @@ class Ended(NamedTuple):
     cpu_s: float
     peak_mb: float
 
+    @classmethod
+    def read(cls, told: bytes) -> "Ended":
+        """What `wait` was told."""
+        status, user_s, user_us, system_s, system_us, peak_kb, *_ = _ENDED.unpack(told)
+        return cls(status, user_s + system_s + (user_us + system_us) / 1e6, peak_kb / 1024)
+
 
 def fork() -> int:
     """For a process that has one thread and no hooks to run. Returns the child's pid, and 0 in the
@@ -47,14 +55,19 @@ def fork() -> int:
     return pid
 
 
-def wait(pid: int) -> Ended:
-    """Wait for a child to end. Raises OSError for what is no child, or where a signal comes first:
-    none is handled here."""
-    if _wait4(pid, _status_at, 0, _usage) != pid:
+def wait(pid: int) -> bytes:
+    """Wait for a child to end; returns `ENDED_BYTES` for `Ended.read`, which need not be here.
+    Raises OSError for what is no child, or where a signal comes first: none is handled here."""
+    if _wait4(pid, _ended, 0, _usage) != pid:
         raise OSError(f"cannot wait for process {pid}")
-    user_s, user_us, system_s, system_us, peak_kb = _USAGE.unpack_from(_usage)
-    cpu_s = user_s + system_s + (user_us + system_us) / 1e6
-    return Ended(_status.value, cpu_s, peak_kb / 1024)
+    return _ended.raw
+
+
+def reap() -> bool:
+    """Take note of every child that has ended. True where no child, ended or alive, remains."""
+    while (pid := _wait4(-1, None, _WNOHANG, None)) > 0:
+        pass
+    return pid < 0  # no child: the only error that there can be
 
 
 def stay() -> None:
@@ -62,7 +75,7 @@ def stay() -> None:
     hand. A scheduler with another CPU idle would start each fork there."""
     if not _knows_cpus:  # and could not undo it
         return
-    _this_cpu.raw = (1 << _libc.sched_getcpu()).to_bytes(len(_this_cpu), sys.byteorder)
+    _this_cpu.raw = (1 << _get_cpu()).to_bytes(len(_this_cpu), sys.byteorder)
     _set_cpus(0, len(_this_cpu), _this_cpu)
 
 

@@ -11,6 +11,8 @@ import os
 import struct
 from typing import NamedTuple
 
+from sandbox.linux import ENDED_BYTES, Ended
+
 # --- runner -> gate: what the stem that waits for a program is about to get ----------------------
 
 CALL = struct.Struct(">cQ")  # kind, serial of the (first) test
@@ -32,7 +34,7 @@ _RESERVE_MB = 768
 # --- gate and stem -> runner --------------------------------------------------------------------
 
 PID = struct.Struct(">i")  # over the socket, unasked, as soon as a stem or a child is forked
-EVENT = struct.Struct(">ci2d?")  # over the pipe
+EVENT = struct.Struct(f">c?{ENDED_BYTES}s")  # over the pipe
 ENDED = b"e"  # a child
 OVER = b"o"  # a stem
 
@@ -51,10 +53,10 @@ class Event(NamedTuple):
     false the whole sandbox must be given up."""
 
     kind: bytes
+    is_clean: bool
     status: int
     cpu_s: float
     peak_mb: float
-    is_clean: bool
 
 
 class Orders:
@@ -87,7 +89,10 @@ class Orders:
         data = os.read(self.events, EVENT.size * 16)  # written whole, being short
         if not data:
             raise EOFError
-        return [Event(*fields) for fields in EVENT.iter_unpack(data)]
+        return [
+            Event(kind, is_clean, *Ended.read(told))
+            for kind, is_clean, told in EVENT.iter_unpack(data)
+        ]
 
     def read_pid(self) -> int | None:
         """The pid of the next child that was forked, if it was. There is one for every child, on

@@ -8,9 +8,9 @@ import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from os import WNOHANG, rmdir, waitpid
+from os import rmdir
 
-from sandbox.linux import SIGKILL
+from sandbox.linux import SIGKILL, reap
 
 # Real uids while acting for a test. No test has one, so that none may signal the sweeper; and each
 # side has its own, or the runner that kills a test would kill the stem that sweeps up after it.
@@ -22,12 +22,12 @@ _MAX_DEPTH = 64  # of directories
 def leave_nothing(directory: str, uid: int | None) -> bool:
     """Kill and reap every process of the test, remove its directory; False where that failed.
 
-    The caller is the test's subreaper: ECHILD from waitpid proves that no process is left, and
+    The caller is the test's subreaper: `reap` proves that no process is left, and
     a successful rmdir that no file is. `uid` None: the test had the caller's own uid.
     """
-    if not no_child_left():
+    if not reap():
         deadline = time.monotonic() + PATIENCE_S
-        while not no_child_left():
+        while not reap():
             if time.monotonic() > deadline:
                 return False
             kill_processes(uid, _STEM_UID)
@@ -43,16 +43,6 @@ def leave_nothing(directory: str, uid: int | None) -> bool:
         except OSError:
             return False
     return True
-
-
-def no_child_left() -> bool:
-    """Reap whatever has ended; True where no child, ended or alive, remains."""
-    try:
-        while waitpid(-1, WNOHANG)[0]:
-            pass
-    except ChildProcessError:
-        return True
-    return False
 
 
 def kill_processes(uid: int | None, sweeper: int = _RUNNER_UID) -> None:

@@ -82,11 +82,11 @@ if pid == 0:
     while time.process_time() < 0.2:
         pass
     os._exit(7)
-ended = linux.wait(pid)
+ended = linux.Ended.read(linux.wait(pid))
 small = linux.fork()
 if small == 0:
     os.kill(os.getpid(), linux.SIGKILL)
-killed = linux.wait(small)
+killed = linux.Ended.read(linux.wait(small))
 assert os.WTERMSIG(killed.status) == 9
 for figure in (os.waitstatus_to_exitcode(ended.status), ended.cpu_s, ended.peak_mb):
     print(figure)
