@@ -13,9 +13,9 @@ from pathlib import Path
 # In order of import: what the gate is forked with, and what the runner then needs beyond.
 _FORKED = (
     *("nodes", "values", "warm", "linux", "child", "rehearsal", "syscalls", "confine"),
-    *("hugepages", "sweep", "orders", "gate"),
+    *("hugepages", "sweep", "orders", "compiler", "gate"),
 )
-_RUNNERS = ("frames", "meter", "watch", "compiler", "runner")
+_RUNNERS = ("frames", "meter", "watch", "runner")
 
 # To compile leaves a heap full of holes, whose pages every later fork would copy: so a process that
 # is forked for it compiles, and hands over code objects.
@@ -64,12 +64,12 @@ for name in ("sandbox", *forked):
     del sys.modules[name]
 uids = forked["sandbox.confine"].confine(**options)
 forked["sandbox.hugepages"].move_code()
-orders = forked["sandbox.gate"].open_gate(options["box"], uids)
+orders, compiler = forked["sandbox.gate"].open_gate(options["box"], uids)
 sys.modules.update(forked, sandbox=package)
 runners = load(marshal.loads(receive_cargo(compiled)))
 os.close(compiled)
 os.waitpid(pid, 0)
-runners["sandbox.runner"].serve(orders, options["box"], uids)
+runners["sandbox.runner"].serve(orders, compiler, options["box"], uids)
 """
 
 # -s: no user's packages on the path (nor, see above, the current directory); -B: no .pyc files.

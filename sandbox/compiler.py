@@ -9,6 +9,7 @@ Whatever a source does to a compiler, it does to this process, which has a uid o
 has ended the sandbox must be given up, but the program's verdict stands.
 """
 
+import _signal  # pyright: ignore[reportMissingImports] - `signal` would bring sixty pages
 import _socket
 import marshal
 import os
@@ -17,11 +18,10 @@ import warnings
 from _socket import MSG_WAITALL
 from functools import lru_cache
 from resource import RLIMIT_AS, setrlimit
-from signal import ITIMER_PROF, setitimer
 from types import CodeType
 from typing import NoReturn
 
-from sandbox.linux import fork
+from sandbox.linux import fork, wait
 
 _MOST_BYTES = 1 << 16  # of a program
 _MOST_CPU_S = 0.5  # for a program
@@ -35,14 +35,11 @@ _LENGTH = struct.Struct(">I")  # of what was made of them; 0: nothing
 
 
 class Compiler:
-    """The runner's end. To be made before the runner has read anything that is secret."""
+    """The runner's end."""
 
-    def __init__(self, *, has_own_uid: bool) -> None:
+    def __init__(self, wire: _socket.socket) -> None:
+        self._wire = wire
         self.is_gone = False
-        self._wire, wire = _socket.socketpair()
-        if fork() == 0:
-            _become(wire, has_own_uid)
-        wire.close()
 
     def marshalled(self, prelude: bytes, code: bytes) -> bytes:
         """The two, each for itself: as code objects, or as they were."""
@@ -57,9 +54,24 @@ class Compiler:
         return compiled or marshal.dumps((prelude, code))
 
 
-def _become(wire: _socket.socket, has_own_uid: bool) -> NoReturn:
+def open_compiler(wire: int, *, has_own_uid: bool) -> None:
+    """Fork the process at the other end of this descriptor, which is closed. It is the caller's
+    grandchild, and as an orphan no longer even that: the caller must be able to prove that it has
+    no children."""
+    pid = fork()
+    if pid == 0:
+        try:
+            if fork() == 0:
+                _become(wire, has_own_uid)
+        finally:
+            os._exit(0)
+    wait(pid)
+    os.close(wire)
+
+
+def _become(wire: int, has_own_uid: bool) -> NoReturn:
     try:
-        os.dup2(wire.detach(), _WIRE)
+        os.dup2(wire, _WIRE)
         null = os.open(os.devnull, os.O_RDWR)
         for descriptor in range(_WIRE):  # the judge's stream among them
             os.dup2(null, descriptor)
@@ -81,7 +93,7 @@ def _serve(wire: _socket.socket) -> NoReturn:
     while True:
         lengths = _LENGTHS.unpack(_receive(wire, _LENGTHS.size))
         prelude, code = (_receive(wire, length) for length in lengths)
-        setitimer(ITIMER_PROF, _MOST_CPU_S)  # or this process ends
+        _signal.setitimer(_signal.ITIMER_PROF, _MOST_CPU_S)  # or this process ends
         try:
             compiled = marshal.dumps((prelude and _compiled_prelude(prelude), _compiled(code)))
         except (SyntaxError, ValueError, RecursionError, OverflowError):

@@ -25,15 +25,18 @@ from os import open as open_
 from resource import RLIMIT_AS, RLIMIT_CPU, setrlimit
 from typing import Any, NoReturn
 
-from sandbox import child, hugepages, orders, rehearsal
+from sandbox import child, orders, rehearsal
 from sandbox.child import CHANNEL, STDERR, STDIN, STDOUT, become, prepare, prepare_calls
+from sandbox.compiler import Compiler, open_compiler
 from sandbox.linux import adopt_orphans, die_with_parent, fork, reap, stay, wait
 from sandbox.orders import CALL, END, ENDED, OVER, SINGLE, STEM
 from sandbox.sweep import leave_nothing
 
 # What gate and stem keep open, out of the way: the ends of a test arrive where its child is to have
 # them, which are the lowest numbers.
-_ORDERS, _CALLS, _EVENTS, _SCORE, _DIAGNOSTICS = range(child.OPEN_FILES - 5, child.OPEN_FILES)
+_ORDERS, _CALLS, _EVENTS, _COMPILER, _SCORE, _DIAGNOSTICS = range(
+    child.OPEN_FILES - 6, child.OPEN_FILES
+)
 _ENDS_BYTES = _socket.CMSG_LEN(orders.ENDS.size)
 
 # Of the ends where a test starts or ends nothing is looked up more than once.
@@ -46,9 +49,12 @@ _MOST_LIKELY = b"1000"  # to be killed where memory runs out
 _SPARE_CPU_S = 5  # a stem's own CPU time counts towards the limit that its children inherit
 
 
-def open_gate(box: str, uids: range | None) -> orders.Orders:
-    """Fork the gate. The caller must not have read anything secret yet, and is not to fork."""
+def open_gate(box: str, uids: range | None) -> tuple[orders.Orders, Compiler]:
+    """Fork the gate, and from it the compiler. The caller must not have read anything secret yet,
+    and is not to fork. It takes in what loses its parent, as the compiler does at once."""
+    adopt_orphans()
     ours, gates = _socket.socketpair()
+    compiler, compilers = _socket.socketpair()
     gates_calls, calls = os.pipe()
     events, gates_events = os.pipe()
     if fork() == 0:
@@ -59,13 +65,15 @@ def open_gate(box: str, uids: range | None) -> orders.Orders:
             os.dup2(gates.detach(), _ORDERS)
             os.dup2(gates_calls, _CALLS)
             os.dup2(gates_events, _EVENTS)
+            os.dup2(compilers.detach(), _COMPILER)
             ours.detach()
+            compiler.detach()
             os.closerange(0, _ORDERS)  # the judge's stream among them, which is the runner's
             os.dup2(null := os.open(os.devnull, os.O_RDWR), STDERR)
             close(null)
             rehearsal.rehearse()
-            hugepages.gather_heap()
             gc.freeze()  # a child that collects must not touch, and so copy, the warm heap
+            open_compiler(_COMPILER, has_own_uid=uids is not None)
             _serve(box, uids)
             status = 0
         except EOFError:
@@ -75,9 +83,10 @@ def open_gate(box: str, uids: range | None) -> orders.Orders:
         finally:
             _exit(status)
     gates.close()
+    compilers.close()
     os.close(gates_calls)
     os.close(gates_events)
-    return orders.Orders(ours, calls, events)
+    return orders.Orders(ours, calls, events), Compiler(compiler)
 
 
 def _serve(box: str, uids: range | None) -> None:

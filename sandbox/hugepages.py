@@ -19,7 +19,7 @@ _HUGE = 2 << 20  # bytes of a huge page, on x86-64
 
 _READ, _WRITE, _EXECUTE = 1, 2, 4
 _PRIVATE_ANONYMOUS = 0x22
-_MADV_HUGEPAGE, _MADV_COLLAPSE = 14, 25
+_MADV_HUGEPAGE = 14
 _MAY_MOVE_TO_FIXED = 3  # MREMAP_MAYMOVE | MREMAP_FIXED
 _FAILED = ctypes.c_void_p(-1).value
 
@@ -64,14 +64,6 @@ def move_code() -> int:
             code.append(mapping)
     blocks = [mapping.whole() for mapping in code if mapping.mode == "r-xp"]
     return sum(block.size for block in blocks if block.size and _move(block))
-
-
-def gather_heap() -> None:
-    """Put the heap into huge pages, as far as it fills them. Needs Linux 6.1."""
-    for mapping in _mappings():
-        block = mapping.whole()
-        if mapping.file in ("", "[heap]") and mapping.mode == "rw-p" and block.size:
-            _libc.madvise(block.start, block.size, _MADV_COLLAPSE)
 
 
 def _mappings() -> list[_Mapping]:

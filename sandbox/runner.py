@@ -2,11 +2,10 @@
 
 Standard library only; shipped by `boot.py`. Five kinds of processes keep secrets apart:
 
-- the *runner* (this file) talks to the judge. It alone ever holds a test, and from then on it never
-  forks;
-- the *compiler* is given programs, and runs none (`compiler.py`);
+- the *runner* (this file) talks to the judge. It alone ever holds a test, and it never forks;
 - the *gate* was forked before the runner had read anything; it forks a stem per program, before
   that program is there;
+- the *compiler*, forked from the gate, reads all programs and runs none (`compiler.py`);
 - the *stem* takes one program, forks a child per test, and exits (`gate.py`);
 - a *child* inherits its own program and nothing else: no other program's text, no request id, no
   test but the one that it reads from its own standard input (`child.py`).
@@ -40,10 +39,10 @@ _CHUNK = 1 << 16  # more would be mapped, and unmapped, for each read
 _LAZY_S = 0.004  # before the pipes of a test are looked at: most tests have ended by then
 
 
-def serve(orders: Orders, box: str, uids: range | None) -> None:
+def serve(orders: Orders, compiler: Compiler, box: str, uids: range | None) -> None:
     """Serve the judge until it closes the stream."""
     try:
-        _Runner(orders, box, uids).serve()
+        _Runner(orders, compiler, box, uids).serve()
     except EOFError:
         pass  # the judge is gone
     except _Dirty as reason:
@@ -116,14 +115,14 @@ class _Test:
 
 
 class _Runner:
-    def __init__(self, orders: Orders, box: str, uids: range | None) -> None:
+    def __init__(self, orders: Orders, compiler: Compiler, box: str, uids: range | None) -> None:
         self._orders = orders
+        self._compiler = compiler
         self._box = box
         self._uids = uids
         self._null = os.open(os.devnull, os.O_RDWR)
         self._usage = meter.Meter(has_own_cgroup=uids is not None)
         self._judge = _Stream()
-        self._compiler = Compiler(has_own_uid=uids is not None)
         # Uids are the kernel's, not the container's, and so are their quotas: two slots of one
         # machine must not use the same ones.
         self._serial = int.from_bytes(os.urandom(4), "big")

@@ -21,10 +21,12 @@ def marshalled(*programs: tuple[bytes, bytes], most_cpu_s: float = 0.5) -> list[
     """What a compiler in a process of its own makes of them, one after another; whether it has
     ended comes last."""
     code = f"""
-import sys
+import socket, sys
 from sandbox import compiler
 compiler._MOST_CPU_S = {most_cpu_s}
-ours = compiler.Compiler(has_own_uid=False)
+ours, theirs = socket.socketpair()
+compiler.open_compiler(theirs.detach(), has_own_uid=False)
+ours = compiler.Compiler(ours)
 for prelude, code in {programs!r}:
     sys.stdout.buffer.write(ours.marshalled(prelude, code))
 print(ours.is_gone, end="")

@@ -26,7 +26,6 @@ def test_code_moves_to_huge_pages_and_goes_on_working() -> None:
 import re
 from sandbox import hugepages
 print(hugepages.move_code())
-hugepages.gather_heap()
 print(hugepages.move_code())
 rollup = open("/proc/self/smaps_rollup").read()
 print(int(re.search(r"AnonHugePages: *(\\d+) kB", rollup)[1]) << 10)
@@ -48,7 +47,6 @@ import ctypes
 ctypes.CDLL(None).prctl(41, 1, 0, 0, 0)  # PR_SET_THP_DISABLE
 from sandbox import hugepages
 print(hugepages.move_code())
-hugepages.gather_heap()
 print(sum(map(int, "20 22".split())))
 """)
     assert (moved, result) == ("0", "42")
