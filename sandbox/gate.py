@@ -40,6 +40,7 @@ _ORDERS, _CALLS, _EVENTS, _COMPILER, _SCORE, _DIAGNOSTICS = range(
 _ENDS_BYTES = _socket.CMSG_LEN(orders.ENDS.size)
 
 # Of the ends where a test starts or ends nothing is looked up more than once.
+_HEAD_BYTES, _unpack_head = orders.HEAD.size, orders.HEAD.unpack
 _COMMAND_BYTES, _unpack_command = orders.COMMAND.size, orders.COMMAND.unpack
 _unpack_ends, _pack_pid, _pack_event = orders.ENDS.unpack, orders.PID.pack, orders.EVENT.pack
 
@@ -136,13 +137,14 @@ def _serve_program(
             raise EOFError
         kind, _, length = _unpack_command(command)
         has_stem = kind == STEM
-        program, entry_point, cpu_s, address_space = loads(receive(length, MSG_WAITALL))
-        prelude, code = loads(program)
+        cpu_s, address_space, size = _unpack_head(receive(_HEAD_BYTES, MSG_WAITALL))
+        entry_point = receive(size, MSG_WAITALL).decode("utf-8", "surrogatepass") if size else None
+        prelude, code = loads(receive(length - _HEAD_BYTES - size, MSG_WAITALL))
         if entry_point is not None:
             prepare_calls()
         # Inherited by the children of a stem, and set once.
         setrlimit(RLIMIT_AS, (address_space, address_space))
-        cpu_s = int(cpu_s) + _SPARE_CPU_S  # the runner's clock is finer: the second line
+        cpu_s += _SPARE_CPU_S  # the runner's clock is finer: the second line
         setrlimit(RLIMIT_CPU, (cpu_s, cpu_s))
         if has_stem:
             stay()

@@ -22,7 +22,9 @@ _ENDED = struct.Struct("@i18l")
 ENDED_BYTES = _ENDED.size
 
 _libc = ctypes.CDLL(None)
-_fork = ctypes.PyDLL(None).fork  # keeps the interpreter's lock meanwhile
+_keeping_lock = ctypes.PyDLL(None)  # the interpreter's, which a child is to find held
+# Since glibc 2.34: without what `fork` does for other threads.
+_fork = getattr(_keeping_lock, "_Fork", None) or _keeping_lock.fork
 _prctl, _wait4 = _libc.prctl, _libc.wait4
 _get_cpu, _set_cpus = _libc.sched_getcpu, _libc.sched_setaffinity
 _ended = ctypes.create_string_buffer(ENDED_BYTES)

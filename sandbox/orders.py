@@ -6,7 +6,6 @@ goes back over a third wire, in the order of events.
 """
 
 import _socket  # `socket` would bring enumerations of sixty pages, which every child would share
-import marshal
 import os
 import struct
 from typing import NamedTuple
@@ -22,6 +21,7 @@ SINGLE = b"S"  # a program with one test: it becomes the child
 # --- runner -> stem ------------------------------------------------------------------------------
 
 COMMAND = struct.Struct(">cQI")  # kind (one of those two comes first), serial, length of the rest
+HEAD = struct.Struct(">2QI")  # of a program: CPU seconds, address space, length of its entry point
 TEST = b"T"  # run a child; comes with its three pipe ends (see `send_test`)
 END = b"E"  # no more tests
 
@@ -73,8 +73,9 @@ class Orders:
         self._stems += not has_one_test
         os.write(self._calls, CALL.pack(kind, serial))
         address_space = (work.memory_mb + _RESERVE_MB) << 20
-        body = marshal.dumps((work.program, work.entry_point, work.cpu_s, address_space))
-        self._send(kind, serial, body)
+        entry_point = (work.entry_point or "").encode("utf-8", "surrogatepass")
+        head = HEAD.pack(int(work.cpu_s), address_space, len(entry_point))
+        self._send(kind, serial, head + entry_point + work.program)
 
     def send_test(self, serial: int, ends: tuple[int, int, int]) -> None:
         """`ends`: the child's standard input and output, and its channel to the runner."""

@@ -16,8 +16,9 @@
 
 Every program sums the numbers of its input, with a few helpers, as long as a small solution is.
 The designs take turns, a round each, so that a machine that is busy with other things is equally
-unkind to all; a figure is the median over the rounds, a ratio the median of the rounds' ratios. The
-slow designs run fewer tests.
+unkind to all; a figure is the median over the rounds, a ratio the median of the rounds' ratios. A
+round runs N programs with one test, and a tenth as many with ten: as many tests of either kind. The
+slow designs run fewer.
 
 `recycle_with_spare_s` and `recycle_without_spare_s` are what a caller waits until its container has
 ended and a fresh one has accepted the canary. `idle_mb` is the memory that the kernel charges to
@@ -257,7 +258,7 @@ def measure(programs: int) -> dict[str, float]:
         rates: dict[str, list[float]] = {}
         for round_ in range(_ROUNDS):
             for tests in (10, 1):
-                batch = _programs(max(1, programs // _ROUNDS), tests, round_)
+                batch = _programs(max(1, programs // tests), tests, round_)
                 for name, run in fast.items():
                     rates.setdefault(f"{name}_{tests}_tests", []).append(_rate(run, batch))
                 if tests == 10:
@@ -346,7 +347,7 @@ def _rate(run: Callable[[list[Program]], None], programs: list[Program]) -> floa
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Test executions per second of the sandbox.")
-    parser.add_argument("--programs", type=int, default=200, help="programs (default: 200)")
+    parser.add_argument("--programs", type=int, default=200, help="tests of a round (default: 200)")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     options = parser.parse_args()
     figures = measure(options.programs)
