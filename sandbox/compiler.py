@@ -73,7 +73,7 @@ def _become(wire: int, has_own_uid: bool) -> NoReturn:
     try:
         os.dup2(wire, _WIRE)
         null = os.open(os.devnull, os.O_RDWR)
-        for descriptor in range(_WIRE):  # the judge's stream among them
+        for descriptor in range(_WIRE):
             os.dup2(null, descriptor)
         os.closerange(_WIRE + 1, os.sysconf("SC_OPEN_MAX"))
         with open("/proc/self/statm") as statm:

@@ -3,8 +3,7 @@
 Runs inside the sandbox, standard library only. To fork and to end takes as long as there are pages.
 A fork copies no page tables of a file, so each child finds the code of its interpreter page by page
 again, and gives it back page by page when it ends: a seventh of what a short test costs. Where that
-code is a copy in huge pages, one entry maps two megabytes of it, and a fork copies the entry. What
-is written to still goes page by page, but the pages of one huge page are counted together.
+code is a copy in huge pages, one entry maps two megabytes of it, and a fork copies the entry.
 
 Nothing is moved before the kernel is known to have had huge pages for it; where it has none, or is
 not Linux on x86-64, everything stays as it was.

@@ -22,8 +22,8 @@ _MAX_DEPTH = 64  # of directories
 def leave_nothing(directory: str, uid: int | None) -> bool:
     """Kill and reap every process of the test, remove its directory; False where that failed.
 
-    The caller is the test's subreaper: `reap` proves that no process is left, and
-    a successful rmdir that no file is. `uid` None: the test had the caller's own uid.
+    The caller is the test's subreaper: `reap` proves that no process is left, and a successful
+    rmdir that no file is. `uid` None: the test had the caller's own uid.
     """
     if not reap():
         deadline = time.monotonic() + PATIENCE_S
