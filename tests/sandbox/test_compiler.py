@@ -1,9 +1,11 @@
 """What is compiled apart from the program's own process, and what becomes of the rest."""
 
+import io
 import marshal
 import subprocess
 import sys
 from types import CodeType
+from typing import Any
 
 import pytest
 
@@ -12,12 +14,13 @@ from sandbox.compiler import _MOST_BYTES
 
 TESTS = (TestCase(stdin="20 22\n", expected="42\n"),) * 2
 PADDING = "\n#" + "x" * _MOST_BYTES
+# Each `finally` is compiled twice, once for the way out by an exception.
 NESTED_FINALLY = (
     "".join(f"{' ' * i}try: x\n{' ' * i}finally:\n" for i in range(16)) + " " * 16 + "x"
 )
 
 
-def marshalled(*programs: tuple[bytes, bytes], most_cpu_s: float = 0.5) -> list[object]:
+def marshalled(*programs: tuple[bytes, bytes], most_cpu_s: float = 0.5) -> list[Any]:
     """What a compiler in a process of its own makes of them, one after another; whether it has
     ended comes last."""
     code = f"""
@@ -32,13 +35,8 @@ for prelude, code in {programs!r}:
 print(ours.is_gone, end="")
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, timeout=60)
-    answers: list[object] = []
-    rest = done.stdout
-    for _ in programs:
-        answer = marshal.loads(rest)
-        answers.append(answer)
-        rest = rest[len(marshal.dumps(answer)) :]
-    return [*answers, rest == b"True"]
+    told = io.BytesIO(done.stdout)
+    return [*(marshal.load(told) for _ in programs), told.read() == b"True"]
 
 
 def run(*parts: object) -> dict[str, object]:

@@ -269,7 +269,7 @@ def containers_of(pid: int) -> list[str]:
         client.close()
 
 
-def is_gone(container_id: str, patience_s: float = 5.0) -> bool:
+def is_gone(container_id: str, patience_s: float = 30.0) -> bool:
     client = connect()
     deadline = time.monotonic() + patience_s
     try:
