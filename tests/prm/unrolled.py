@@ -52,7 +52,10 @@ def unroll(fit: Fit, batch: list[int], data: TrainingSet) -> Oracle:
     phi = fit.flat.values.detach().clone().requires_grad_()
     logits = logits_of(fit, phi, data, batch, meta=False)
     (raw,) = torch.autograd.grad((w * loss_of(kind, logits, y)).mean(), phi, create_graph=True)
-    gradient = raw * (optimizer.clip_norm / (raw.norm() + 1e-6)).clamp(max=1.0)
+    # In double precision, as below: little is left of a meta gradient that is all but parallel to
+    # `raw`, and single precision would round that off differently from one kind of CPU to another.
+    exact = raw.double()
+    gradient = (exact * (optimizer.clip_norm / (exact.norm() + 1e-6)).clamp(max=1.0)).float()
     if optimizer.kind == "sgd":
         phi_next = phi - rate * gradient
         diagonal = torch.ones_like(phi)
@@ -78,12 +81,13 @@ def unroll(fit: Fit, batch: list[int], data: TrainingSet) -> Oracle:
     of_labels, of_weights = torch.autograd.grad(meta_loss(phi_next), (y, w), retain_graph=True)
     reached = phi_next.detach().requires_grad_()
     (meta_gradient,) = torch.autograd.grad(meta_loss(reached), reached)
-    clipping = hyper.Clipping(raw.detach(), float(raw.detach().norm()), optimizer.clip_norm)
+    exact = exact.detach()
+    clipping = hyper.Clipping(exact, float(exact.norm()), optimizer.clip_norm)
     return Oracle(
         of_labels,
         of_weights,
         phi.detach(),
-        clipping.transposed(diagonal * meta_gradient),
+        clipping.transposed((diagonal * meta_gradient).double()).float(),
         logits.detach(),
         y.detach(),
         fit.table.free[slots],
