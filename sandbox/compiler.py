@@ -1,9 +1,9 @@
 """The side that compiles. It runs no program, and nothing is forked from it.
 
-Runs inside the sandbox, standard library only. To compile is half of what a short program costs a
-process that has just been forked, since it copies every page that it writes to; here these pages
-are at hand. What does not compile here, be it too large, too slow or wrong, is compiled by the
-process that is to run it, which has the program's limits and says what is wrong.
+Runs inside the sandbox, standard library only. A process that has just been forked copies each page
+that it writes to, and to compile a short program there is half of these pages; here they are at
+hand. What does not compile here, be it too large, too slow or wrong, is compiled by the process
+that is to run it, which has the program's limits and says what is wrong.
 
 Whatever a source does to a compiler, it does to this process, which has a uid of its own. Once that
 has ended the sandbox must be given up, but the program's verdict stands.

@@ -201,9 +201,8 @@ class _Runner:
             os.close(descriptor)
 
     def _see_through(self, test: _Test, work_ahead: Work | None, wall_s: float) -> bool:
-        """Wait for the test to end; meanwhile make the next one ready, where `work_ahead` is given
-        (not while a first test runs, which a wrong program fails). False where the judge has called
-        it off."""
+        """Wait for the test to end; meanwhile make the next one ready, where `work_ahead` is given:
+        not while a first test runs, which may fail. False where the judge has called it off."""
         test.watch.start(time.monotonic())
         watched: set[int] = set()
         timeout_s = _LAZY_S
