@@ -1,7 +1,7 @@
 """The judged side of a fork: give up every privilege, then become an ordinary `python3 program.py`.
 
-Runs inside the sandbox, standard library only. What it reports (compiled code, an exception's
-line, a call's result) is never trusted beyond a rejection: see `runner.py`.
+Runs inside the sandbox, standard library only. What it reports (an exception's line, a call's
+result) is never trusted beyond a rejection: see `runner.py`.
 
 Of a short test most time goes to pages that a child writes to, and so must copy; to use an object
 is to write to its reference count. So functions of modules are imported by name, which leaves out

@@ -144,6 +144,20 @@ def test_a_part_that_is_lost_while_nothing_runs_costs_a_container_but_no_verdict
         assert container_of(sandbox).id != lost.id
 
 
+def test_a_lost_compiler_costs_a_container_but_no_verdict(
+    docker_engine: None, undisturbed: dict[Program, Verdict]
+) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("only root may signal the processes of a container")
+    with Sandbox() as sandbox:
+        lost = container_of(sandbox)
+        kill_the_compiler_alone(lost)
+        for program in (WRONG_IN_THE_FIFTH_TEST, RIGHT):  # the first is compiled where it runs
+            assert decision(sandbox.judge(program)) == undisturbed[program]
+        assert container_of(sandbox).id != lost.id
+        assert is_gone(lost.id)
+
+
 def test_a_box_that_somebody_else_filled_costs_a_container_but_no_verdict(
     docker_engine: None, undisturbed: dict[Program, Verdict]
 ) -> None:
